@@ -1,0 +1,93 @@
+# Every target sets up what it needs in $(VENV); the second time that is quick.
+#
+#   make demo [INPUT=my.mp4]   derain a clip that the demo makes itself, or yours; needs neither torch nor a compiler
+#   make test                  style, types, quick tests (under 20 minutes on 2 cores)
+#   make test-full             all tests; the result is kept in docs/test-full.txt
+#   make lint                  style and types only
+#   make clean                 remove $(VENV) and build products
+#
+# PYTHON       the interpreter to build $(VENV) with, 3.10 to 3.13
+# TORCH_INDEX  where `make test` looks for torch: CPU builds unless you say otherwise (for CUDA 12.6:
+#              https://download.pytorch.org/whl/cu126). Empty, or where it cannot be reached: pip's own index.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV ?= .venv
+INPUT ?=
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+define CHECK_PYTHON
+import sys
+version = "%d.%d" % sys.version_info[:2]
+if not (3, 10) <= sys.version_info[:2] <= (3, 13):
+    sys.exit("derain needs Python 3.10 to 3.13, and " + sys.executable + " is " + version
+             + ". Name another one, for example: make PYTHON=python3.12")
+try:
+    import ensurepip, venv
+except ImportError:
+    sys.exit(sys.executable + " cannot make virtual environments. On Debian, Ubuntu and JetPack run:\n"
+             "  sudo apt install python" + version + "-venv")
+endef
+export CHECK_PYTHON
+
+# Name resolution obeys no timeout of urllib's, hence the alarm.
+define PROBE_INDEX
+import signal, sys, urllib.request
+signal.alarm(5)
+urllib.request.urlopen(sys.argv[1].rstrip("/") + "/torch/", timeout=3).close()
+endef
+export PROBE_INDEX
+
+.PHONY: help demo test test-full lint clean
+
+help:
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
+
+demo: $(VENV)/.demo
+	@$(BIN)/derain demo $(if $(INPUT),--input "$(INPUT)")
+
+test: lint
+	$(BIN)/python -m pytest
+
+test-full: lint
+	$(BIN)/python -m pytest --no-header -m "full or not full" --durations=20 | sed "s|$(CURDIR)|.|g" | tee docs/test-full.txt.new
+	mv docs/test-full.txt.new docs/test-full.txt
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf "$(VENV)" build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache derain-demo
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.created:
+	@$(PYTHON) -c "$$CHECK_PYTHON"
+	@$(PYTHON) -m venv "$(VENV)"
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.created pyproject.toml constraints.txt
+	@echo "Installing derain with ONNX Runtime for the CPU into $(VENV) ..."
+	@$(PIP_INSTALL) --editable ".[cpu]"
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.created pyproject.toml constraints.txt
+	@echo "Installing derain with all development packages into $(VENV); the first time takes some minutes ..."
+	@index=(); \
+	if [[ -n "$(TORCH_INDEX)" ]]; then \
+	  if $(BIN)/python -c "$$PROBE_INDEX" "$(TORCH_INDEX)" 2>/dev/null; then \
+	    index=(--extra-index-url "$(TORCH_INDEX)"); \
+	  else \
+	    echo "$(TORCH_INDEX) cannot be reached: torch comes from pip's own index, perhaps as the larger CUDA build"; \
+	  fi; \
+	fi; \
+	$(PIP_INSTALL) "$${index[@]}" --editable ".[dev]"
+	@touch $@

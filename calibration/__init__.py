@@ -1,0 +1,1 @@
+"""Calibration: frame selection, FP16, INT8 Q/DQ, sensitivity, quality gate."""
