@@ -1,0 +1,1 @@
+"""Training: networks, the five systems, losses, rain physics, data, trainer, evaluation. Needs the extra ``train``."""

@@ -1,0 +1,256 @@
+"""Batches that depend on (seed, step) alone: any step can be made again, by any worker, in any order.
+
+That is what makes a killed run resume exactly, and what lets several processes share a global batch.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from derain.errors import DataError
+from derain.images import read_image
+from derain.train.data.folders import Pictures
+from derain.train.networks.context import POOL, shrink_pooled
+from derain.train.rain.synthesiser import NoiseRain, NoiseRainConfig
+from derain.train.systems.base import Batch, Crops, Needs
+
+_PAD = 16  # thumbnails are taken from frames padded as the exported graph pads them
+
+Pixels = NDArray[np.uint8]
+
+
+class BatchConfig(BaseModel):
+    """The ``[data]`` table of a recipe. Shares are relative; a kind without pictures gives its share to the others."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    batch: int = Field(default=16, ge=1, le=1024, description="paired crops a step")
+    crop: int = Field(default=128, ge=32, le=1024, multiple_of=16, description="side in pixels")
+    crops_per_picture: int = Field(default=4, ge=1, le=64)
+    pairs: float = Field(default=0.5, ge=0, description="share of crops from paired folders")
+    synthetic: float = Field(default=0.4, ge=0, description="share of crops with synthetic rain")
+    dry: float = Field(default=0.1, ge=0, description="share of dry crops: input and target are the same")
+    unpaired_batch: int = Field(
+        default=4, ge=1, le=256, description="unpaired crops of each side in a step with a cycle"
+    )
+    synthetic_pixels: int = Field(
+        default=200_000,
+        ge=16_384,
+        description="larger clean pictures are scaled down to this before they are rained on",
+    )
+    rain: dict[str, float] = Field(default={}, description="weights of the synthesiser's regimes; empty: its own")
+    cache_mib: int = Field(default=1024, ge=0, description="decoded pictures kept in memory by each worker")
+
+
+class PictureCache:
+    """Decoded pictures, RGB; the least recently used go when the limit is reached."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit = limit_bytes
+        self._held: OrderedDict[Path, Pixels] = OrderedDict()
+        self._bytes = 0
+
+    def __call__(self, path: Path) -> Pixels:
+        if path in self._held:
+            self._held.move_to_end(path)
+            return self._held[path]
+        picture = np.ascontiguousarray(read_image(path)[:, :, ::-1])
+        if picture.nbytes <= self._limit:
+            self._held[path] = picture
+            self._bytes += picture.nbytes
+            while self._bytes > self._limit:
+                self._bytes -= self._held.popitem(last=False)[1].nbytes
+        return picture
+
+
+class StepBatches(Dataset[Batch]):
+    """Item ``step`` is that step's whole :class:`Batch`, or this process's equal part of it.
+
+    Args:
+        needs: what pictures a step wants.
+        rank, world: this process and how many there are; each makes its own groups of the global batch.
+    """
+
+    def __init__(
+        self,
+        pictures: Pictures,
+        config: BatchConfig,
+        seed: int,
+        steps: int,
+        needs: Callable[[int], Needs],
+        *,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self._pictures = pictures
+        self._config = config
+        self._seed = seed
+        self._steps = steps
+        self._needs = needs
+        self._read = PictureCache(config.cache_mib << 20)
+        self._rain = NoiseRain(NoiseRainConfig(weights=config.rain))
+        self._groups = _share(config.batch // config.crops_per_picture, rank, world, "batch / crops_per_picture")
+        self._unpaired = _share(config.unpaired_batch, rank, world, "unpaired_batch")
+        shares = {
+            "pairs": config.pairs if pictures.pairs else 0.0,
+            "synthetic": config.synthetic if pictures.clean else 0.0,
+            "dry": config.dry if pictures.clean else 0.0,
+        }
+        if sum(shares.values()) <= 0:
+            raise DataError(
+                f"The recipe takes no crops from what was given (shares {shares})",
+                fix="Give the folders that the recipe's [data] table has a share for",
+            )
+        self._kinds = list(shares)
+        self._chances = np.array(list(shares.values())) / sum(shares.values())
+        if config.batch % config.crops_per_picture:
+            raise DataError(
+                f"[data] batch is {config.batch}, crops_per_picture {config.crops_per_picture}",
+                expected="a batch that is a multiple of crops_per_picture",
+            )
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def __getitem__(self, step: int) -> Batch:
+        needs = self._needs(step)
+        batch = Batch()
+        if needs.pairs:
+            groups = [self._paired_group(self._rng(step, 0, group)) for group in self._groups]
+            thumbs = torch.cat([group[2] for group in groups]).repeat_interleave(self._config.crops_per_picture, 0)
+            batch.paired = Crops(_to_tensor(np.concatenate([group[0] for group in groups])), thumbs)
+            batch.truth = _to_tensor(np.concatenate([group[1] for group in groups]))
+            batch.labels = torch.cat([group[3] for group in groups])
+        if needs.unpaired and self._pictures.rainy and self._pictures.clean:
+            batch.rainy = self._unpaired_crops(step, 1, self._pictures.rainy)
+            batch.clean = self._unpaired_crops(step, 2, self._pictures.clean)
+        return batch
+
+    def _rng(self, step: int, stream: int, index: int) -> np.random.Generator:
+        return np.random.default_rng([self._seed, step, stream, index])
+
+    def _paired_group(self, rng: np.random.Generator) -> tuple[Pixels, Pixels, Tensor, Tensor]:
+        """Crops of one picture: rainy and clean (K, crop, crop, 3), and the rainy picture's thumbnail (1, 9, 32, 32).
+
+        Last the crops' labels (K, 2): see :class:`Batch`.
+        """
+        kind = self._kinds[int(rng.choice(len(self._kinds), p=self._chances))]
+        if kind == "pairs":
+            pair = self._pictures.pairs[int(rng.integers(len(self._pictures.pairs)))]
+            rainy, clean = self._read(pair.rainy), self._read(pair.clean)
+            if rainy.shape != clean.shape:
+                raise DataError(f"'{pair.rainy}' is {_size(rainy)} but '{pair.clean}' is {_size(clean)}")
+        else:
+            path = self._pictures.clean[int(rng.integers(len(self._pictures.clean)))]
+            clean = _limit_pixels(self._read(path), self._config.synthetic_pixels)
+            rainy = clean
+        if rng.random() < 0.5:
+            rainy, clean = rainy[:, ::-1], clean[:, ::-1]
+        if kind == "synthetic":
+            sample = self._rain(np.ascontiguousarray(clean, dtype=np.float32) / 255.0, rng)
+            rainy, clean = _to_levels(sample.rainy), _to_levels(sample.clean)
+        places = [_place(rainy, self._config.crop, rng) for _ in range(self._config.crops_per_picture)]
+        labels = torch.full((len(places), 2), 0.0 if kind == "dry" else torch.nan)
+        if kind == "synthetic":
+            labels = torch.stack([_labels(sample.streaks[place], sample.transmission[place]) for place in places])
+        return (
+            np.stack([rainy[place] for place in places]),
+            np.stack([clean[place] for place in places]),
+            frame_thumbnail(rainy),
+            labels,
+        )
+
+    def _unpaired_crops(self, step: int, stream: int, paths: list[Path]) -> Crops:
+        crops, thumbs = [], []
+        for index in self._unpaired:
+            rng = self._rng(step, stream, index)
+            picture = self._read(paths[int(rng.integers(len(paths)))])
+            if rng.random() < 0.5:
+                picture = picture[:, ::-1]
+            crops.append(picture[_place(picture, self._config.crop, rng)])
+            thumbs.append(frame_thumbnail(picture))
+        return Crops(_to_tensor(np.stack(crops)), torch.cat(thumbs))
+
+
+def seed_worker(_: int) -> None:
+    """Worker start: no threads of its own. All randomness comes from (seed, step), so there is nothing to seed."""
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+
+
+def frame_thumbnail(picture: Pixels) -> Tensor:
+    """Thumbnail (1, 9, 32, 32) of a whole RGB picture (H, W, 3), padded as the exported graph pads.
+
+    The same values as :func:`thumbnail`, pooled on 8-bit rows and columns, which is ten times faster than in torch.
+    """
+    height, width = picture.shape[:2]
+    padded = np.pad(picture, ((0, -height % _PAD), (0, -width % _PAD), (0, 0)), mode="edge")
+    rows = [padded[i::POOL] for i in range(POOL)]
+    columns: dict[str, NDArray[np.float32]] = {}
+    for name, combine in (("max", np.maximum), ("min", np.minimum)):
+        tall = combine(combine(rows[0], rows[1]), combine(rows[2], rows[3]))
+        cells = [tall[:, i::POOL] for i in range(POOL)]
+        columns[name] = combine(combine(cells[0], cells[1]), combine(cells[2], cells[3])).astype(np.float32)
+    size = (padded.shape[1] // POOL, padded.shape[0] // POOL)
+    mean = cv2.resize(padded.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    pooled = np.concatenate([mean, columns["max"], columns["min"]], axis=2) / 255.0
+    return shrink_pooled(torch.from_numpy(pooled.astype(np.float32)).permute(2, 0, 1)[None].contiguous())
+
+
+def _share(total: int, rank: int, world: int, what: str) -> range:
+    if total % world:
+        raise DataError(f"{what} is {total}, which {world} processes cannot share equally")
+    part = total // world
+    return range(rank * part, (rank + 1) * part)
+
+
+def _size(picture: Pixels) -> str:
+    return f"{picture.shape[1]}x{picture.shape[0]}"
+
+
+def _limit_pixels(picture: Pixels, limit: int) -> Pixels:
+    height, width = picture.shape[:2]
+    if height * width <= limit:
+        return picture
+    scale = (limit / (height * width)) ** 0.5
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
+
+def _place(picture: Pixels, crop: int, rng: np.random.Generator) -> tuple[slice, slice]:
+    height, width = picture.shape[:2]
+    if height < crop or width < crop:
+        raise DataError(
+            f"A training picture is {width}x{height}",
+            expected=f"at least {crop}x{crop}",
+            fix="Take small pictures out, or set a smaller [data] crop in the recipe",
+        )
+    y, x = int(rng.integers(height - crop + 1)), int(rng.integers(width - crop + 1))
+    return slice(y, y + crop), slice(x, x + crop)
+
+
+def _labels(streaks: NDArray[np.float32], transmission: NDArray[np.float32]) -> Tensor:
+    """Whether a crop holds rain (streaks of 8 levels of 255 on one pixel in 500) and fog (5 % of the light lost)."""
+    rain = float((streaks > 8 / 255).mean()) > 1 / 500
+    fog = float(transmission.mean()) < 0.95
+    return torch.tensor([rain, fog], dtype=torch.float32)
+
+
+def _to_levels(picture: NDArray[np.float32]) -> Pixels:
+    return np.asarray(np.clip(np.rint(picture * 255.0), 0, 255), dtype=np.uint8)
+
+
+def _to_tensor(pictures: Pixels) -> Tensor:
+    """uint8 (B, H, W, 3) to float32 (B, 3, H, W) in [0, 1], channels last in memory."""
+    return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 255.0
