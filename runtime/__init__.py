@@ -1,0 +1,1 @@
+"""Running models: backends, frames in and out, pictures, folders and videos."""

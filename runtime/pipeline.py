@@ -1,0 +1,162 @@
+"""Decode, infer and encode side by side, each in a thread of its own, in order and with bounded memory."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from derain.runtime.channel import AbortedError, Channel
+from derain.runtime.media.items import Frame, Item, Passenger, Picture
+from derain.runtime.ports import RainMap
+from derain.runtime.statistics import RunStats, Stopwatch
+
+# Two waiting frames keep a stage busy while its neighbour hesitates; more would only cost memory and latency.
+_WAITING = 2
+_POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Derained:
+    """A frame with its result: ``clean`` uint8 (H, W, 3) BGR, ``rain`` float32 (H, W) in [0, 1] if it was asked for."""
+
+    frame: Frame
+    clean: Picture
+    rain: RainMap | None = None
+
+
+Outcome: TypeAlias = Derained | Passenger
+
+
+def run(
+    source: Iterable[Item],
+    infer: Callable[[Frame], Derained],
+    deliver: Callable[[Outcome], None],
+    *,
+    stop: threading.Event | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> RunStats:
+    """Move every item of ``source`` through ``infer`` to ``deliver``.
+
+    The three run in threads of their own; the calling thread waits, so that signals reach it. Frames and passengers
+    (sound) keep their order. When a stage raises, the others stop and the error is raised here, once.
+
+    Args:
+        source: read in the first thread; ends when it is exhausted.
+        infer: called for frames only, in the second thread.
+        deliver: called for every outcome, in the third thread.
+        stop: when set, no further item is read; what is under way is finished.
+        progress: called in this thread with the number of frames delivered, a few times a second and at the end.
+
+    Raises:
+        KeyboardInterrupt: stopped before the first frame was delivered, so there is nothing to keep.
+    """
+    return _Run(source, infer, deliver, stop or threading.Event()).go(progress)
+
+
+class _Run:
+    def __init__(
+        self,
+        source: Iterable[Item],
+        infer: Callable[[Frame], Derained],
+        deliver: Callable[[Outcome], None],
+        stop: threading.Event,
+    ) -> None:
+        self._source = source
+        self._infer = infer
+        self._deliver = deliver
+        self._stop = stop
+        self._decoded: Channel[Item] = Channel(_WAITING)
+        self._derained: Channel[Outcome] = Channel(_WAITING)
+        self._watches = {"decode": Stopwatch(), "infer": Stopwatch(), "encode": Stopwatch()}
+        self._error: BaseException | None = None
+        self._guard = threading.Lock()
+        self._stopped = False
+        self.frames = 0
+
+    def go(self, progress: Callable[[int], None] | None) -> RunStats:
+        begin = time.perf_counter()
+        stages = (self._decode_all, self._infer_all, self._deliver_all)
+        threads = [
+            threading.Thread(target=self._guarded, args=(stage,), name=f"derain{stage.__name__}", daemon=True)
+            for stage in stages
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            for thread in threads:
+                while thread.is_alive():
+                    thread.join(_POLL_SECONDS)
+                    if progress is not None:
+                        progress(self.frames)
+        except BaseException as error:
+            self._fail(error)
+            raise
+        finally:
+            for thread in threads:
+                thread.join()
+        if self._error is not None:
+            raise self._error
+        if self._stopped and not self.frames:
+            raise KeyboardInterrupt
+        if progress is not None:
+            progress(self.frames)
+        stages_ms = {name: watch.result() for name, watch in self._watches.items()}
+        return RunStats(self.frames, time.perf_counter() - begin, stages_ms, self._stopped)
+
+    def _guarded(self, stage: Callable[[], None]) -> None:
+        try:
+            stage()
+        except AbortedError:
+            pass  # the stage that failed has told why
+        except BaseException as error:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        with self._guard:
+            if self._error is None:
+                self._error = error
+        self._decoded.abort()
+        self._derained.abort()
+
+    def _decode_all(self) -> None:
+        for item in self._timed_items():
+            self._decoded.put(item)
+        self._decoded.close()
+
+    def _timed_items(self) -> Iterator[Item]:
+        items = iter(self._source)
+        while True:
+            if self._stop.is_set():
+                self._stopped = True
+                return
+            begin = time.perf_counter()
+            item = next(items, None)
+            if item is None:
+                return
+            if isinstance(item, Frame):
+                self._watches["decode"].add(time.perf_counter() - begin)
+            yield item
+
+    def _infer_all(self) -> None:
+        for item in self._decoded:
+            if isinstance(item, Passenger):
+                self._derained.put(item)
+                continue
+            begin = time.perf_counter()
+            derained = self._infer(item)
+            self._watches["infer"].add(time.perf_counter() - begin)
+            self._derained.put(derained)
+        self._derained.close()
+
+    def _deliver_all(self) -> None:
+        for outcome in self._derained:
+            if isinstance(outcome, Passenger):
+                self._deliver(outcome)
+                continue
+            begin = time.perf_counter()
+            self._deliver(outcome)
+            self._watches["encode"].add(time.perf_counter() - begin)
+            self.frames += 1
