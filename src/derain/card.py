@@ -50,7 +50,7 @@ class Geometry(_Part):
     """What sizes the network takes and how far a pixel sees. All lengths in pixels of the input."""
 
     multiple_of: Side = Field(description="stride of the network's grid; the graph pads to it by itself")
-    minimum: Side = Field(description="smallest height and width")
+    minimum: Side = Field(description="smallest height and width of a frame, before padding")
     receptive_field: Side | None = Field(description="side of the square a pixel depends on; None: the whole frame")
     tiling: Literal["sound", "needs_context", "unsound"]
     tiling_reason: Text
@@ -128,6 +128,36 @@ class Parity(_Part):
     verified_with: list[Text] = Field(description="checker or engine and its version")
 
 
+class Calibration(_Part):
+    """How a model of lower precision was made, and what that did to pictures that were held out. PSNR in dB, Y channel.
+
+    Without ground truth there is no PSNR before and after, and the drop is what the difference from float32 would cost
+    a picture of the quality that the card states.
+    """
+
+    ranges: Text | None = Field(default=None, description="method of the activations' ranges; None where it needs none")
+    compared: dict[Text, float] = Field(default={}, description="methods tried, to the drop that each caused, dB")
+    selection: Text = Field(description="how the frames were chosen")
+    frames: list[Text] = Field(description="SHA-256 of each frame's pixels, first 16 hexadecimal digits")
+    int8: list[Text] = Field(default=[], description="layers that compute in INT8")
+    float16: list[Text] = Field(default=[], description="layers that compute in float16")
+    float32: list[Text] = Field(default=[], description="layers that compute in float32")
+    max_drop: float = Field(ge=0, description="limit that was asked for, dB")
+    checked: int = Field(ge=1, description="held-out frames")
+    paired: int = Field(ge=0, description="of those, with ground truth")
+    drop: float = Field(description="mean over the held-out frames, dB")
+    worst_drop: float
+    worst_frame: Text
+    psnr_before: float | None = None
+    psnr_after: float | None = None
+    ssim_before: float | None = None
+    ssim_after: float | None = None
+    mean_shift: float = Field(description="of the pictures' levels, of 255")
+    banding: float = Field(ge=0, description="fraction of smooth areas with a new step of three levels or more")
+    clipped_low: float = Field(description="change of the fraction of values at 0")
+    clipped_high: float = Field(description="change of the fraction of values at 255")
+
+
 class ModelCard(_Part):
     """Everything a later stage may know about a model."""
 
@@ -139,6 +169,9 @@ class ModelCard(_Part):
     part: Literal["whole", "attention", "tile", "context"] = "whole"
     companion: Text | None = Field(
         default=None, description="file name, beside this one, of the other half of a tiled form; None otherwise"
+    )
+    context_size: Side | None = Field(
+        default=None, description="length of the context vector that a tile or context graph takes or gives"
     )
     yuv: Literal["bt601-limited", "bt601-full", "bt709-limited", "bt709-full"] | None = Field(
         default=None, description="colour encoding of NV12 inputs; None where there is no YUV"
@@ -155,6 +188,7 @@ class ModelCard(_Part):
     cost: Cost
     quality: list[Quality] = []
     parity: Parity | None = None
+    calibration: Calibration | None = None
     training: Training | None = None
     licence: Text
     derain_version: Text

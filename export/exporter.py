@@ -1,0 +1,236 @@
+"""A checkpoint to an ONNX file: traced, verified, described by its card, and only then written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from derain import __version__
+from derain.card import CARD_KEY, Cost, Geometry, ModelCard, Parity, Precision, Profile, Quality, Training
+from derain.errors import ExportError, UsageError
+from derain.export.contract import Contract, Part
+from derain.export.cost import measure
+from derain.export.figures import read_figures
+from derain.export.graph import CameraGraph
+from derain.export.half import to_half
+from derain.export.parity import compare, judge
+from derain.export.pictures import parity_pictures
+from derain.export.trace import OPSET, check, trace
+from derain.files import atomic_path
+from derain.train.checkpoint import CheckpointInfo, load_deployable
+from derain.train.deployable import Deployable
+
+if TYPE_CHECKING:
+    import onnx
+
+LICENCE = "Apache-2.0 (the weights carry the terms of the data they were trained on, see training)"
+# Sizes of the whole frame that the companion of a tile graph takes: up to 8K UHD.
+FRAME_PROFILE = Profile(min=(1, 64, 64), opt=(1, 1080, 1920), max=(1, 4320, 7680))
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What to make of a network.
+
+    Attributes:
+        contract: how frames enter and leave.
+        profile: sizes; equal ones fix the graph's shape.
+        half: weights and most activations in float16, by explicit casts.
+        name: of the model in its card; None takes the recipe's.
+        pictures: folder of pictures for the parity check; None takes the sample that ships and generated ones.
+        figures: reports of ``derain eval`` for the card; empty takes the figures of the run's own validation.
+        tensorrt: also parse and build with TensorRT-RTX, for these compute capabilities such as ``SM86``.
+    """
+
+    profile: Profile
+    contract: Contract = field(default_factory=Contract)
+    half: bool = False
+    name: str | None = None
+    pictures: Path | None = None
+    figures: tuple[Path, ...] = ()
+    tensorrt: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Exported:
+    """One finished model, not yet written."""
+
+    model: onnx.ModelProto
+    card: ModelCard
+
+
+def export_checkpoint(
+    checkpoint: Path, output: Path, options: ExportOptions, *, part: Part = "whole", say: Progress = lambda _: None
+) -> ModelCard:
+    """Export one part of a checkpoint's deployable into one file.
+
+    Returns:
+        The card that was written into it.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be used.
+        ExportError: the graph cannot be made or differs from PyTorch; nothing is written then.
+        UsageError: the network has no such part, or the options do not fit it.
+    """
+    check_output(output)
+    network, info = load_deployable(checkpoint)
+    exported = build(network, info, options, part=part, say=say)
+    write(exported, output)
+    return exported.card
+
+
+def export_tiled(
+    checkpoint: Path, output: Path, options: ExportOptions, *, say: Progress = lambda _: None
+) -> tuple[Path, Path]:
+    """Export the tiled form: a graph for tiles, and a companion that gives the whole frame's context once per frame.
+
+    Args:
+        checkpoint: of a network with whole-frame context.
+        output: the tile graph; the companion goes beside it, as ``NAME.context.onnx``, and its card names it.
+        options: the profile is that of the tiles; the companion takes whole frames, from 64x64 to 7680x4320.
+        say: told each step.
+
+    Returns:
+        The two files, tiles first.
+    """
+    check_output(output)
+    network, info = load_deployable(checkpoint)
+    companion = output.with_name(f"{output.stem}.context{output.suffix}")
+    tile = build(network, info, options, part="tile", companion=companion.name, say=say)
+    whole = replace(options, profile=FRAME_PROFILE)
+    context = build(network, info, whole, part="context", companion=output.name, say=say)
+    write(tile, output)
+    write(context, companion)
+    return output, companion
+
+
+def build(
+    network: Deployable,
+    info: CheckpointInfo | None,
+    options: ExportOptions,
+    *,
+    part: Part = "whole",
+    companion: str | None = None,
+    say: Progress = lambda _: None,
+) -> Exported:
+    """Trace, verify and describe a network; nothing is written.
+
+    Args:
+        network: any deployable, evaluation mode.
+        info: of its checkpoint; None for a network that was not trained.
+        options: what to make.
+        part: of the network.
+        companion: name of the other file of a tiled form.
+        say: told each step in a few words.
+    """
+    _check_sizes(network, options)
+    graph = CameraGraph(network, options.contract, part).eval()
+    fixed = options.profile.opt if options.profile.fixed else None
+    say("tracing")
+    model = trace(graph, fixed)
+    if options.half:
+        model = to_half(model)
+        check(model, graph)
+    say("comparing with PyTorch on pictures")
+    parity = compare(graph, model, parity_pictures(options.pictures), options.profile)
+    judge(parity, network.spec.variant, half=options.half, what=f"{network.spec.system} ({network.spec.variant})")
+    card = _card(graph, info, options, parity, companion)
+    cost = measure(model, card, options.profile.opt)
+    card = card.model_copy(
+        update={"cost": Cost(parameters=cost.parameters, kmac_per_pixel=round(cost.kmac_per_pixel, 4))}
+    )
+    if options.tensorrt:
+        say(f"building with TensorRT-RTX for {', '.join(options.tensorrt)}")
+        card = _verified_by_tensorrt(model, card, options.tensorrt)
+    set_card(model, card)
+    return Exported(model, card)
+
+
+def set_card(model: onnx.ModelProto, card: ModelCard) -> None:
+    """Put a card into a model's metadata, in place of any that is there; other metadata stays."""
+    kept = [(entry.key, entry.value) for entry in model.metadata_props if entry.key != CARD_KEY]
+    del model.metadata_props[:]
+    for key, value in [*kept, (CARD_KEY, card.to_json())]:
+        model.metadata_props.add(key=key, value=value)
+
+
+def write(exported: Exported, output: Path) -> None:
+    """Write a model atomically."""
+    with atomic_path(output) as temporary:
+        temporary.write_bytes(exported.model.SerializeToString())
+
+
+def check_output(output: Path) -> None:
+    """Refuse early what would fail late.
+
+    Raises:
+        UsageError: not an ``.onnx`` name.
+    """
+    if output.suffix.lower() != ".onnx":
+        raise UsageError(f"The output is '{output}'", expected="a file name ending in .onnx")
+
+
+def _check_sizes(network: Deployable, options: ExportOptions) -> None:
+    if options.contract.frames == "nv12":
+        for batch, height, width in (options.profile.min, options.profile.opt, options.profile.max):
+            if height % 2 or width % 2:
+                raise UsageError(f"NV12 frames of {width}x{height}x{batch} do not exist", expected="even sides")
+    if network.training:
+        raise ExportError("The network is in training mode", expected="evaluation mode", fix="Call network.eval()")
+
+
+def _card(
+    graph: CameraGraph, info: CheckpointInfo | None, options: ExportOptions, parity: Parity, companion: str | None
+) -> ModelCard:
+    spec = graph.network.spec
+    return ModelCard(
+        name=options.name or (info.name if info else f"{spec.system}-{spec.variant}"),
+        system=spec.system,
+        variant=spec.variant,
+        description=info.description if info else "",
+        part=graph.part,
+        companion=companion,
+        context_size=spec.context_size if graph.part in ("tile", "context") else None,
+        yuv=options.contract.encoding,  # type: ignore[arg-type]
+        inputs=options.contract.inputs(graph.part),
+        outputs=options.contract.outputs(graph.part),
+        attention=spec.attention,
+        geometry=Geometry(
+            multiple_of=spec.multiple_of,
+            minimum=2 if options.contract.frames == "nv12" else 1,  # whatever is smaller than the grid is padded
+            receptive_field=spec.receptive_field,
+            tiling=spec.tiling,
+            tiling_reason=spec.tiling_reason,
+        ),
+        profile=options.profile,
+        opset=OPSET,
+        precision=Precision(kind="float16" if options.half else "float32"),
+        cost=Cost(parameters=0, kmac_per_pixel=0.0),
+        quality=_quality(info, options) if graph.part == "whole" else [],
+        parity=parity,
+        training=_training(info) if info else None,
+        licence=LICENCE,
+        derain_version=__version__,
+    )
+
+
+def _quality(info: CheckpointInfo | None, options: ExportOptions) -> list[Quality]:
+    if options.figures:
+        return [figure for report in options.figures for figure in read_figures(report)]
+    return [Quality.model_validate(item) for item in info.quality] if info else []
+
+
+def _training(info: CheckpointInfo) -> Training:
+    return Training(recipe=info.name, data=info.data, steps=info.step, seed=info.seed, minutes=info.minutes)
+
+
+def _verified_by_tensorrt(model: onnx.ModelProto, card: ModelCard, capabilities: tuple[str, ...]) -> ModelCard:
+    from derain.export.verify_trt import verify
+
+    assert card.parity is not None
+    statement = verify(model, card, capabilities)
+    parity = card.parity.model_copy(update={"verified_with": [*card.parity.verified_with, statement]})
+    return card.model_copy(update={"parity": parity})
