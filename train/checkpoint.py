@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from derain.errors import CheckpointError
 from derain.files import atomic_path, check_size
 from derain.train.deployable import Deployable
+from derain.train.networks.reparam import fold_branches
 from derain.train.recipe import parse_recipe
 from derain.train.systems import find_system
 
@@ -39,6 +40,7 @@ class CheckpointInfo:
     Attributes:
         minutes: time spent training, wall clock, over all resumed parts.
         quality: figures measured at the end of the run, each valid as :class:`derain.card.Quality`.
+        teacher: name and SHA-256 of the checkpoint that the run was distilled from; empty if none.
     """
 
     name: str
@@ -48,8 +50,10 @@ class CheckpointInfo:
     seed: int
     data: list[str]
     recipe_toml: str
+    description: str
     minutes: float
     quality: list[dict[str, Any]]
+    teacher: dict[str, str] = field(default_factory=dict)
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -85,7 +89,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def load_deployable(path: str | Path) -> tuple[Deployable, CheckpointInfo]:
-    """Rebuild the deployable of a checkpoint, in eval mode, with the averaged (EMA) weights.
+    """Rebuild the deployable of a checkpoint, in eval mode, with the averaged (EMA) weights and its branches folded.
 
     Raises:
         CheckpointError: the checkpoint cannot be used, or its weights do not fit the system its recipe names.
@@ -94,6 +98,7 @@ def load_deployable(path: str | Path) -> tuple[Deployable, CheckpointInfo]:
     recipe = parse_recipe(state["recipe"], str(path))
     derainer = find_system(recipe.system)(recipe.system_config()).derainer
     load_weights(derainer, state["derainer"], str(path))
+    fold_branches(derainer)
     derainer.eval()
     spec = derainer.spec
     info = CheckpointInfo(
@@ -104,8 +109,10 @@ def load_deployable(path: str | Path) -> tuple[Deployable, CheckpointInfo]:
         seed=recipe.seed,
         data=[str(item) for item in state["data"]],
         recipe_toml=state["recipe"],
+        description=recipe.description,
         minutes=state["minutes"],
         quality=state["quality"],
+        teacher=state.get("teacher", {}),
     )
     return derainer, info
 

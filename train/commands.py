@@ -18,11 +18,21 @@ if TYPE_CHECKING:
     from derain.train.evaluation import Derain, Summary
 
 
+_LAYOUT = Annotated[
+    str | None,
+    typer.Option(
+        help="How the pairs are named: paired, rain100, rain1400, outdoor_rain, spa, suffixes, rain800, rainy_left or "
+        "rainy_right. Default: whichever fits."
+    ),
+]
+
+
 class Precision(str, Enum):
     """Arithmetic of training."""
 
     FULL = "32-true"
     BF16 = "bf16-mixed"
+    DOUBLE = "64-true"
 
 
 class Renderer(str, Enum):
@@ -41,11 +51,13 @@ def register(app: typer.Typer) -> None:
 
 def train(
     recipe: Annotated[str, typer.Argument(help="A shipped recipe (such as edge or nano) or a .toml file.")],
-    rainy: Annotated[list[Path] | None, typer.Option(help="Folder of rainy pictures, unpaired. Repeatable.")] = None,
-    clean: Annotated[list[Path] | None, typer.Option(help="Folder of clean pictures. Repeatable.")] = None,
-    pairs: Annotated[
-        list[Path] | None, typer.Option(help="Folder with rainy/ and clean/ of equal names. Repeatable.")
+    rainy: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder of rainy pictures, unpaired. Repeatable. DIR@2 is drawn from twice as often as DIR."),
     ] = None,
+    clean: Annotated[list[Path] | None, typer.Option(help="Folder of clean pictures. Repeatable.")] = None,
+    pairs: Annotated[list[Path] | None, typer.Option(help="Folder of pairs. Repeatable.")] = None,
+    layout: _LAYOUT = None,
     split: Annotated[Path | None, typer.Option(help="JSON file of held-out pictures: {folder: [names]}.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the run. Default: runs/RECIPE.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's checkpoint, exactly.")] = False,
@@ -57,6 +69,7 @@ def train(
     ] = Precision.FULL,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads for the networks.")] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes that make batches.")] = 1,
+    compile_: Annotated[bool, typer.Option("--compile", help="Run the networks through torch.compile.")] = False,
 ) -> None:
     """Train a system from rainy and clean pictures: unpaired, paired or both."""
     from derain.train.data.folders import gather
@@ -66,21 +79,26 @@ def train(
     text = read_recipe_text(recipe)
     if steps is not None:
         text = re.sub(r"(?m)^steps\s*=.*$", f"steps = {steps}", text, count=1)
-    pictures = gather(rainy or (), clean or (), pairs or (), split)
-    machine = Machine(device, devices, precision.value, threads, workers)
+    pictures = gather(rainy or (), clean or (), pairs or (), split, layout)
+    machine = Machine(device, devices, precision.value, threads, workers, compile_)
     trainer = Trainer(text, pictures, out or Path("runs") / Path(recipe).stem, machine, resume=resume)
-    typer.echo(trainer.run())
+    checkpoint = trainer.run()
+    if trainer.first_process:
+        typer.echo(checkpoint)
 
 
 def evaluate(
     model: Annotated[str, typer.Argument(help="A checkpoint (.ckpt), an .onnx file, or a shipped model's name.")],
-    data: Annotated[
-        list[Path] | None, typer.Option(help="Folder with rainy/ and clean/ of equal names. Repeatable.")
-    ] = None,
+    data: Annotated[list[Path] | None, typer.Option(help="Folder of pairs. Repeatable.")] = None,
+    layout: _LAYOUT = None,
     dry: Annotated[
         list[Path] | None, typer.Option(help="Folder of dry pictures: how much does the model change them? Repeatable.")
     ] = None,
     split: Annotated[Path | None, typer.Option(help="Measure only what this split file holds out.")] = None,
+    check_overlap: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIR", help="Refuse to measure on scenes of this training folder. Repeatable."),
+    ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures of every picture here.")] = None,
 ) -> None:
     """Measure PSNR and SSIM under both protocols, on pairs and on dry pictures."""
@@ -88,9 +106,10 @@ def evaluate(
     from rich.progress import Progress
     from rich.table import Table
 
-    from derain.train.evaluation import as_pairs, held_out_only, measure, summarise
+    from derain.train.data.overlap import refuse_overlap
+    from derain.train.evaluation import as_pairs, attention_auc, held_out_only, measure, summarise
 
-    sets = [(path, as_pairs(path)) for path in data or ()]
+    sets = [(path, as_pairs(path, layout=layout)) for path in data or ()]
     sets += [(path, as_pairs(path, dry=True)) for path in dry or ()]
     if not sets:
         raise UsageError(
@@ -98,23 +117,35 @@ def evaluate(
         )
     if split is not None:
         sets = [(path, held_out_only(pairs, path, split)) for path, pairs in sets]
+    for folder in check_overlap or ():
+        refuse_overlap([pair for _, pairs in sets for pair in pairs], folder, layout)
     derain = _load(model)
-    table = Table(
-        "set", "protocol", "pictures", "PSNR", "SSIM", "input PSNR", "input SSIM", title=f"{model}, PSNR in dB"
-    )
+    table = Table(title=f"{Path(model).name}, PSNR in dB, in brackets: the input")
+    for column in ("set", "protocol", "n", "PSNR", "SSIM", "attention"):
+        table.add_column(column, no_wrap=column != "set")
     report: list[dict[str, Any]] = []
+    means: dict[bool, list[float]] = {True: [], False: []}
+    dry_sets = set(dry or ())
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("Evaluating", total=sum(len(pairs) for _, pairs in sets))
         for path, pairs in sets:
+            is_dry, name = path in dry_sets, "/".join(path.resolve().parts[-2:]) + (" held out" if split else "")
             scores = measure(derain, pairs, progress=lambda: progress.advance(task))
             for summary in summarise(scores):
-                table.add_row(str(path), summary.protocol, str(summary.images), *_cells(summary))
-                report.append({"set": str(path), **asdict(summary), "pictures": []})
-                report[-1]["pictures"] = [asdict(score) for score in scores if score.protocol == summary.protocol]
-    Console().print(table)
+                chosen = [score for score in scores if score.protocol == summary.protocol]
+                table.add_row(name, summary.protocol, str(summary.images), *_cells(summary, is_dry))
+                pictures = [asdict(score) for score in chosen]
+                report.append({"set": name, "dry": is_dry, **asdict(summary), "pictures": pictures})
+            means[is_dry] += [score.attention for score in scores]
+    console = Console()
+    console.print(table)
+    auc = attention_auc(means[False], means[True]) if means[False] and means[True] else None
+    if auc is not None:
+        console.print(f"The mean attention tells rainy from dry pictures with an AUC of {auc:.3f}")
     if json_file is not None:
         with atomic_path(json_file) as temporary:
-            temporary.write_text(json.dumps({"model": model, "results": report}, indent=1) + "\n")
+            document = {"model": Path(model).name, "attention_auc": auc, "results": report}
+            temporary.write_text(json.dumps(document, indent=1) + "\n")
 
 
 def synth(
@@ -158,9 +189,11 @@ def synth(
     typer.echo(manifest)
 
 
-def _cells(summary: Summary) -> list[str]:
-    values = (summary.psnr, summary.ssim, summary.input_psnr, summary.input_ssim)
-    return [f"{value:.{2 + i % 2 * 2}f}" for i, value in enumerate(values)]
+def _cells(summary: Summary, dry: bool) -> list[str]:
+    psnr, ssim = f"{summary.psnr:.2f}", f"{summary.ssim:.4f}"
+    if not dry:
+        psnr, ssim = f"{psnr} ({summary.input_psnr:.2f})", f"{ssim} ({summary.input_ssim:.4f})"
+    return [psnr, ssim, f"{summary.attention:.4f}"]
 
 
 def _load(model: str) -> Derain:
@@ -172,8 +205,4 @@ def _load(model: str) -> Derain:
     import derain
 
     loaded = derain.load(model)
-
-    def run(picture: Any) -> Any:
-        return loaded(picture)
-
-    return run
+    return lambda picture: loaded(picture, attention=True)

@@ -1,4 +1,4 @@
-"""PSNR and SSIM of anything that derains a picture, under named protocols."""
+"""PSNR and SSIM of anything that derains a picture, under named protocols, and how well its attention tells rain."""
 
 from __future__ import annotations
 
@@ -12,18 +12,21 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from derain.errors import DataError
-from derain.images import list_images, read_image
+from derain.images import list_images
 from derain.metrics import PROTOCOLS, Protocol, psnr, ssim
-from derain.train.data.folders import Pair, find_pairs, read_split
+from derain.train.data.folders import read_split
+from derain.train.data.layouts import find_pairs
+from derain.train.data.pairs import Pair
 from derain.train.deployable import Deployable
 
 Pixels = NDArray[np.uint8]
-Derain = Callable[[Pixels], Pixels]
+RainMap = NDArray[np.float32]
+Derain = Callable[[Pixels], tuple[Pixels, RainMap]]
 
 
-def as_pairs(folder: Path, *, dry: bool = False) -> list[Pair]:
-    """Pairs of a folder with ``rainy/`` and ``clean/``; of dry pictures, each with itself as its ground truth."""
-    return [Pair(path, path) for path in list_images(folder)] if dry else find_pairs(folder)
+def as_pairs(folder: Path, *, dry: bool = False, layout: str | None = None) -> list[Pair]:
+    """Pairs of a folder of pairs; of dry pictures, each with itself as its ground truth."""
+    return [Pair(path, path) for path in list_images(folder)] if dry else find_pairs(folder, layout)
 
 
 def held_out_only(pairs: Sequence[Pair], folder: Path, split: Path) -> list[Pair]:
@@ -41,7 +44,7 @@ def held_out_only(pairs: Sequence[Pair], folder: Path, split: Path) -> list[Pair
 
 @dataclass(frozen=True)
 class Score:
-    """One picture under one protocol; PSNR in dB."""
+    """One picture under one protocol; PSNR in dB; ``attention`` is the mean of its map, in [0, 1]."""
 
     picture: str
     protocol: Protocol
@@ -49,6 +52,7 @@ class Score:
     ssim: float
     input_psnr: float
     input_ssim: float
+    attention: float
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ class Summary:
     ssim: float
     input_psnr: float
     input_ssim: float
+    attention: float
 
 
 def measure(
@@ -72,7 +77,7 @@ def measure(
     """Derain every rainy picture and measure it, and the rainy picture itself, against the ground truth.
 
     Args:
-        derain: uint8 (H, W, 3) BGR to the same.
+        derain: uint8 (H, W, 3) BGR to the same and the attention, float32 (H, W) in [0, 1].
         progress: called when a picture is done.
 
     Raises:
@@ -82,13 +87,8 @@ def measure(
         raise DataError("There are no pairs to evaluate", expected="at least one rainy picture with its ground truth")
     scores: list[Score] = []
     for pair in pairs:
-        rainy, clean = read_image(pair.rainy), read_image(pair.clean)
-        if rainy.shape != clean.shape:
-            raise DataError(
-                f"'{pair.rainy}' has shape {rainy.shape} but its ground truth {clean.shape}",
-                fix="Evaluate on pictures that were not resized or cropped",
-            )
-        derained = derain(rainy)
+        rainy, clean = pair.read()
+        derained, attention = derain(rainy)
         for protocol in protocols:
             scores.append(
                 Score(
@@ -98,6 +98,7 @@ def measure(
                     ssim(derained, clean, protocol),
                     psnr(rainy, clean, protocol),
                     ssim(rainy, clean, protocol),
+                    float(attention.mean()),
                 )
             )
         if progress is not None:
@@ -114,21 +115,20 @@ def summarise(scores: Sequence[Score]) -> list[Summary]:
         def mean(name: str, chosen: list[Score] = chosen) -> float:
             return float(np.mean([min(getattr(score, name), 100.0) for score in chosen]))
 
-        summaries.append(
-            Summary(protocol, len(chosen), mean("psnr"), mean("ssim"), mean("input_psnr"), mean("input_ssim"))
-        )
+        names = ("psnr", "ssim", "input_psnr", "input_ssim", "attention")
+        summaries.append(Summary(protocol, len(chosen), *(mean(name) for name in names)))
     return summaries
+
+
+def attention_auc(rainy: Sequence[float], dry: Sequence[float]) -> float:
+    """The chance that a rainy picture's mean attention is above a dry one's (area under the ROC curve)."""
+    above = np.subtract.outer(np.asarray(rainy), np.asarray(dry))
+    return float((above > 0).mean() + 0.5 * (above == 0).mean())
 
 
 def module_derainer(module: Deployable, device: torch.device | None = None) -> Derain:
     """A PyTorch deployable as a function of uint8 BGR pictures, padded and rounded as the exported graph does it."""
-
-    @torch.inference_mode()
-    def derain(picture: Pixels) -> Pixels:
-        derained, _ = run_module(module, picture, device)
-        return derained
-
-    return derain
+    return lambda picture: run_module(module, picture, device)
 
 
 @torch.inference_mode()
@@ -139,7 +139,7 @@ def run_module(
     height, width = picture.shape[:2]
     step = module.spec.multiple_of
     frame = torch.from_numpy(np.ascontiguousarray(picture[:, :, ::-1])).to(device or "cpu")
-    frame = frame.permute(2, 0, 1)[None].float() / 255.0
+    frame = frame.permute(2, 0, 1)[None].to(next(module.parameters()).dtype) / 255.0
     padded = F.pad(frame, (0, -width % step, 0, -height % step), mode="replicate")
     derained, attention = module(padded)
     levels = (derained[0, :, :height, :width] * 255.0).round().to(torch.uint8)

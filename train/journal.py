@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import time
 from pathlib import Path
 from types import TracebackType
 
@@ -16,11 +18,13 @@ from derain.train.validation import Report
 
 _EVERY = 50
 _LINE_EVERY = 500
+_LINE_SECONDS = 120
 
 
 class Journal:
     """Context manager; silent on every process but the first.
 
+    On a terminal there is a progress bar; elsewhere a line every 500 steps or two minutes, whichever comes first.
     In the run's folder: ``tensorboard/``, ``log.jsonl`` (one JSON object per validation, with the mean losses since
     the one before), and ``strips/`` with the latest pictures.
     """
@@ -32,6 +36,7 @@ class Journal:
         self._first = first_step
         self._sums: dict[str, float] = {}
         self._counts: dict[str, int] = {}
+        self._console = Console(stderr=True)
 
     def __enter__(self) -> Journal:
         if not self._active:
@@ -46,9 +51,11 @@ class Journal:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
-            console=Console(stderr=True),
+            console=self._console,
+            disable=not self._console.is_terminal,
         )
         self._progress.start()
+        self._began = self._told = time.monotonic()
         self._task = self._progress.add_task("train", total=self._recipe.steps, completed=self._first, note="")
         return self
 
@@ -66,14 +73,24 @@ class Journal:
             self._sums[name] = self._sums.get(name, 0.0) + value
             self._counts[name] = self._counts.get(name, 0) + 1
         self._progress.advance(self._task)
-        if not self._progress.console.is_terminal and step % _LINE_EVERY == 0:
-            total = self._recipe.steps
-            self._progress.console.log(f"step {step} of {total}: loss {losses.get('generator', float('nan')):.4f}")
+        self._line(step, losses)
         if step % _EVERY == 0:
             for name, value in losses.items():
                 self._writer.add_scalar(f"loss/{name}", value, step)
             for name, value in rates.items():
                 self._writer.add_scalar(f"rate/{name}", value, step)
+
+    def _line(self, step: int, losses: dict[str, float]) -> None:
+        now = time.monotonic()
+        if self._console.is_terminal or (step % _LINE_EVERY and now - self._told < _LINE_SECONDS):
+            return
+        self._told = now
+        rate = (step - self._first) / max(now - self._began, 1e-6)
+        left = (self._recipe.steps - step) / rate / 60
+        loss = losses.get("generator", math.nan)
+        self.message(
+            f"step {step} of {self._recipe.steps}: loss {loss:.4f}, {rate:.2f} steps a second, {left:.0f} minutes left"
+        )
 
     def validation(self, step: int, minutes: float, report: Report) -> None:
         if not self._active:
@@ -102,8 +119,10 @@ class Journal:
         if report.psnr is not None:
             note = f"PSNR {report.psnr:.2f} dB (input {report.input_psnr:.2f})"
             self._progress.update(self._task, note=note)
-            self._progress.console.log(f"step {step}: {note}, SSIM {report.ssim:.4f}")
+            self.message(f"step {step}: {note}, SSIM {report.ssim:.4f}")
 
     def message(self, text: str) -> None:
+        """A line with the time, on stderr; never broken, so that it can be searched for."""
         if self._active:
-            self._progress.console.log(text)
+            stamp = time.strftime("%H:%M:%S")
+            self._console.print(f"{stamp}  {text}", soft_wrap=True, highlight=False, markup=False)

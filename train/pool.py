@@ -5,12 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from derain.train.parallel import gather, own_rows
+
 
 class ImagePool(nn.Module):
     """Keeps ``size`` earlier pictures in buffers, so that a checkpoint holds them and a resumed run sees the same.
 
     Each picture that comes in is stored while the pool fills; then, with probability one half, it swaps places with a
-    random stored one.
+    random stored one. Processes that train together all hold the one pool that a single process would have.
     """
 
     images: Tensor
@@ -24,14 +26,17 @@ class ImagePool(nn.Module):
 
     @torch.no_grad()
     def exchange(self, pictures: Tensor, generator: torch.Generator) -> Tensor:
-        """Fakes (B, C, h, w) in, as many out: themselves or earlier ones. Decisions come from the CPU ``generator``."""
+        """Fakes (B, C, h, w) in, as many out: themselves or earlier ones. Decisions come from the CPU ``generator``.
+
+        Each process gives and gets its own part; their generators must be equally seeded.
+        """
         if self.size == 0:
             return pictures
-        swaps = torch.rand(len(pictures), generator=generator)
-        places = torch.randint(self.size, (len(pictures),), generator=generator)
-        out = pictures.detach().clone()
+        out = gather(pictures.detach().to(self.images.dtype)).clone()
+        swaps = torch.rand(len(out), generator=generator)
+        places = torch.randint(self.size, (len(out),), generator=generator)
         filled = int(self.filled)
-        for i in range(len(pictures)):
+        for i in range(len(out)):
             if filled < self.size:
                 self.images[filled] = out[i]
                 filled += 1
@@ -41,4 +46,4 @@ class ImagePool(nn.Module):
                 self.images[place] = out[i]
                 out[i] = earlier
         self.filled.fill_(filled)
-        return out
+        return own_rows(out)

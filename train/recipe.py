@@ -39,6 +39,19 @@ class OptimizerConfig(BaseModel):
     final: float = Field(default=0.01, ge=0, le=1, description="last learning rate as a fraction of the first")
     clip: float = Field(default=1.0, gt=0, description="largest gradient norm")
     ema: float = Field(default=0.999, ge=0, lt=1, description="decay of the averaged weights that are exported")
+    accumulate: int = Field(
+        default=1, ge=1, le=256, description="batches whose gradients make one step: large batches in little memory"
+    )
+
+
+class DistilConfig(BaseModel):
+    """The ``[distil]`` table: a trained network guides this one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    checkpoint: str = Field(min_length=1, description="the teacher's .ckpt, from the working directory")
+    weight: float = Field(default=1.0, gt=0, description="L1 between the pictures of student and teacher")
+    attention: float = Field(default=0.0, ge=0, description="L1 between their attention maps")
 
 
 class Recipe(BaseModel):
@@ -55,6 +68,7 @@ class Recipe(BaseModel):
     checkpoint_every: int = Field(default=500, ge=1)
     optimizer: OptimizerConfig = OptimizerConfig()
     data: BatchConfig = BatchConfig()
+    distil: DistilConfig | None = None
     config: dict[str, Any] = Field(default={}, description="the system's own table, checked by the system")
 
     def system_config(self) -> SystemConfig:

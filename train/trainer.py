@@ -6,12 +6,12 @@ killed and resumed ends with exactly the weights of one that was not.
 
 from __future__ import annotations
 
-import math
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,15 +21,18 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from derain.errors import CheckpointError
+from derain.errors import CheckpointError, DerainError
 from derain.train.alarms import Alarms
 from derain.train.checkpoint import load_weights, read_checkpoint, save_checkpoint
 from derain.train.data.batches import StepBatches, seed_worker
 from derain.train.data.folders import Pictures
+from derain.train.data.overlap import overlap_of, tell
+from derain.train.distil import Distiller
 from derain.train.journal import Journal
-from derain.train.recipe import OptimizerConfig, Recipe, parse_recipe
+from derain.train.optimisers import Optimisers
+from derain.train.recipe import Recipe, parse_recipe
 from derain.train.systems import find_system
-from derain.train.systems.base import Batch, StepContext, System
+from derain.train.systems.base import Batch, Losses, StepContext, System
 from derain.train.validation import Validation
 
 CHECKPOINT_NAME = "last.ckpt"
@@ -40,27 +43,19 @@ class Machine:
     """Where and how to run; none of it belongs to the recipe.
 
     Attributes:
-        precision: ``bf16-mixed`` is two to four times faster on CPUs with AMX and on GPUs since Ampere.
+        devices: GPUs, or processes on a CPU, that share each batch.
+        precision: ``bf16-mixed`` is two to four times faster on CPUs with AMX and on GPUs since Ampere; ``64-true`` is
+            for checking gradients and that several processes follow one.
         workers: processes that make batches; 0 makes them in the training process.
+        compile: the networks run through torch.compile.
     """
 
     accelerator: str = "auto"
     devices: int = 1
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    precision: Literal["32-true", "bf16-mixed", "64-true"] = "32-true"
     threads: int | None = None
     workers: int = 1
-
-
-def learning_rate(config: OptimizerConfig, base: float, step: int, steps: int) -> float:
-    """The rate at ``step``: linear warm-up, then held, then cosine or linear down to ``final * base``."""
-    if step < config.warmup:
-        return base * (step + 1) / config.warmup
-    if config.schedule == "constant":
-        return base
-    start = max(config.warmup, int(config.hold * steps))
-    done = min(1.0, max(0.0, (step - start) / max(1, steps - start)))
-    shape = 0.5 * (1 + math.cos(math.pi * done)) if config.schedule == "cosine" else 1 - done
-    return base * (config.final + (1 - config.final) * shape)
+    compile: bool = False
 
 
 class Trainer:
@@ -79,7 +74,8 @@ class Trainer:
         self._folder = folder
         self._machine = machine
         self._resume = resume
-        self._stop = False
+        self._asked = False  # by a signal, in this process
+        self._stop = False  # agreed by all processes
         self._step = 0
         self._minutes = 0.0
         self._quality: list[dict[str, Any]] = []
@@ -100,11 +96,21 @@ class Trainer:
 
         Raises:
             TrainingError: an alarm; the last checkpoint stays as it was.
+            SystemExit: the same error in one of several processes but the first, which tells it.
         """
         machine = self._machine
         self.fabric = Fabric(accelerator=machine.accelerator, devices=machine.devices, precision=machine.precision)
         self.fabric.launch()
         self.fabric.seed_everything(self.recipe.seed, verbose=False)
+        try:
+            self._run()
+        except DerainError as error:
+            if self.first_process:
+                raise
+            raise SystemExit(error.exit_code) from error
+        return self.checkpoint
+
+    def _run(self) -> None:
         self._build()
         if self.checkpoint.exists():
             if not self._resume:
@@ -113,15 +119,18 @@ class Trainer:
                 )
             self._restore()
         batches = self._loader()
-        with Journal(self._folder, self.recipe, self.fabric.is_global_zero, self._step) as journal, self._signals():
+        with Journal(self._folder, self.recipe, self.first_process, self._step) as journal, self._signals():
+            if self.first_process:
+                for note in self._notes():
+                    journal.message(note)
             validation = Validation(self._pictures)
             began = time.monotonic()
             before = self._minutes
-            for batch in batches:
-                losses = self._train_step(batch)
+            while parts := list(islice(batches, self.recipe.optimizer.accumulate)):
+                losses = self._train_step(parts)
                 self._step += 1
                 self._minutes = before + (time.monotonic() - began) / 60
-                journal.step(self._step, losses, self._rates())
+                journal.step(self._step, losses, self._optimisers.rates)
                 last = self._step == self.recipe.steps
                 if self._step % self.recipe.validate_every == 0 or last:
                     report = validation.run(self.averaged, self.fabric.device, final=last)
@@ -133,12 +142,25 @@ class Trainer:
                 if self._stop:
                     journal.message(f"Stopped at step {self._step}. Go on with --resume.")
                     break
-        return self.checkpoint
+
+    def _notes(self) -> Iterator[str]:
+        """What the log says before the first step."""
+        yield from self.system.notes()
+        if self._distiller is not None:
+            yield f"Teacher: '{self._distiller.name}', SHA-256 {self._distiller.sha256[:16]}"
+        overlap = overlap_of(self._pictures)
+        if overlap:
+            yield f"Warning: {tell(overlap)}. The figures of this run are not of unseen scenes."
 
     @property
     def averaged(self) -> nn.Module:
         module: nn.Module = self._ema.module
         return module
+
+    @property
+    def first_process(self) -> bool:
+        """Whether this is the one process, or the first of several: the one that writes and prints."""
+        return bool(self.fabric.is_global_zero)
 
     @property
     def stopped_early(self) -> bool:
@@ -148,23 +170,23 @@ class Trainer:
         optimizer = self.recipe.optimizer
         system_type = find_system(self.recipe.system)
         system: System = system_type(self.recipe.system_config())
-        self.system = system.to(self.fabric.device)
+        self._dtype = torch.float64 if self._machine.precision == "64-true" else torch.float32
+        self.system = system.to(self.fabric.device, self._dtype)
         self.system.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch takes it, its stub does not
         average = get_ema_multi_avg_fn(optimizer.ema)  # type: ignore[no-untyped-call]
         self._ema = AveragedModel(self.system.derainer, multi_avg_fn=average)
         self._ema.eval()
-        self._optimizers: dict[str, torch.optim.Adam] = {}
-        self._base_rates: dict[str, float] = {}
-        for name, parameters in self.system.parameter_groups().items():
-            judge = name == "discriminator"
-            self._base_rates[name] = optimizer.discriminator_learning_rate if judge else optimizer.learning_rate
-            self._optimizers[name] = torch.optim.Adam(
-                parameters,
-                lr=self._base_rates[name],
-                betas=optimizer.discriminator_betas if judge else optimizer.betas,
-                weight_decay=optimizer.weight_decay,
-                fused=True,
-            )
+        self._optimisers = Optimisers(self.system, optimizer, self.fabric)
+        self._distiller = None
+        if self.recipe.distil is not None:
+            crop, device = self.recipe.data.crop, self.fabric.device
+            self._distiller = Distiller(self.recipe.distil, self.system.derainer, crop, device)
+        if self._machine.compile:
+            # In place: the names of the parameters stay as they are, and a module that is never called costs nothing.
+            networks = [*self.system.derainer.children(), *self.system.children()]
+            for network in networks:
+                if network is not self.system.derainer:
+                    network.compile()
 
     def _loader(self) -> Iterator[Batch]:
         dataset = StepBatches(
@@ -173,15 +195,16 @@ class Trainer:
             self.recipe.seed,
             self.recipe.steps,
             self.system.needs,
+            accumulate=self.recipe.optimizer.accumulate,
             rank=self.fabric.global_rank,
             world=self.fabric.world_size,
         )
-        workers = self._machine.workers
+        workers, accumulate = self._machine.workers, self.recipe.optimizer.accumulate
         return iter(
             DataLoader(
                 dataset,
                 batch_size=None,
-                sampler=range(self._step, self.recipe.steps),
+                sampler=range(self._step * accumulate, self.recipe.steps * accumulate),
                 num_workers=workers,
                 prefetch_factor=4 if workers else None,
                 worker_init_fn=seed_worker,
@@ -189,38 +212,40 @@ class Trainer:
             )
         )
 
-    def _train_step(self, batch: Batch) -> dict[str, float]:
-        for name, optimizer in self._optimizers.items():
-            rate = learning_rate(self.recipe.optimizer, self._base_rates[name], self._step, self.recipe.steps)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-        generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + self._step)
-        context = StepContext(self._step, generator, self._optimise)
-        with self.fabric.autocast():
-            losses = self.system.training_step(batch.to(self.fabric.device), context)
+    def _train_step(self, parts: list[Batch]) -> dict[str, float]:
+        """One step on the batches whose gradients it accumulates; the means of their losses over all processes."""
+        self._optimisers.set_rates(self._step, self.recipe.steps)
+        device = self.fabric.device
+        losses = [self._train_part(part, batch.to(device, self._dtype)) for part, batch in enumerate(parts)]
         self._ema.update_parameters(self.system.derainer)
-        # One transfer for all the numbers of the step.
-        values = torch.stack([value.float() for value in losses.values()]).tolist()
-        named = dict(zip(losses, values, strict=True))
+        values = torch.stack([torch.stack([value.float() for value in part.values()]) for part in losses]).mean(0)
+        # One message and one transfer for all the numbers of the step. All processes stop when any was asked to.
+        asked = torch.full((1,), float(self._asked), device=device)
+        reduced = self.fabric.all_reduce(torch.cat([values, asked]), reduce_op="mean")
+        assert isinstance(reduced, Tensor)
+        *means, stop = reduced.tolist()
+        self._stop = stop > 0
+        named = dict(zip(losses[0], means, strict=True))
         self._alarms.check_losses(self._step, named)
         return named
 
-    def _optimise(self, group: str, loss: Tensor) -> None:
-        optimizer = self._optimizers[group]
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        parameters = [p for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
-        if self.fabric.world_size > 1:
-            for parameter in parameters:
-                parameter.grad = self.fabric.all_reduce(parameter.grad, reduce_op="mean")
-        nn.utils.clip_grad_norm_(parameters, self.recipe.optimizer.clip)
-        optimizer.step()
+    def _train_part(self, part: int, batch: Batch) -> Losses:
+        extra: Losses = {}
 
-    def _rates(self) -> dict[str, float]:
-        return {name: optimizer.param_groups[0]["lr"] for name, optimizer in self._optimizers.items()}
+        def optimise(group: str, loss: Tensor) -> None:
+            if self._distiller is not None and group == "generator":
+                terms = self._distiller.losses(self.system.derainer, batch)
+                loss = loss + torch.stack(list(terms.values())).sum()
+                extra.update({name: value.detach() for name, value in terms.items()})
+            self._optimisers.optimise(group, loss, part)
+
+        seed = self.recipe.seed * 1_000_003 + self._step + (part << 40)
+        context = StepContext(self._step, torch.Generator().manual_seed(seed), optimise)
+        with self.fabric.autocast():
+            return {**self.system.training_step(batch, context), **extra}
 
     def _save(self) -> None:
-        if not self.fabric.is_global_zero:
+        if not self.first_process:
             return
         save_checkpoint(
             self.checkpoint,
@@ -233,8 +258,9 @@ class Trainer:
                 "system": self.system.state_dict(),
                 "derainer": self.averaged.state_dict(),
                 "averages": int(self._ema.n_averaged),
-                "optimizers": {name: optimizer.state_dict() for name, optimizer in self._optimizers.items()},
+                "optimizers": self._optimisers.state(),
                 "alarms": self._alarms.state(),
+                "teacher": self._teacher(),
             },
         )
 
@@ -246,23 +272,32 @@ class Trainer:
                 expected="the very recipe it began with",
                 fix="Choose another --out folder to train the changed recipe",
             )
+        if state.get("teacher", {}) != self._teacher():
+            raise CheckpointError(
+                f"'{self.checkpoint}' was taught by another teacher than '{self._teacher().get('name')}' is now",
+                expected=f"the file with SHA-256 {state.get('teacher', {}).get('sha256')}",
+                fix="Put the first teacher back, or choose another --out folder",
+            )
         origin = str(self.checkpoint)
         load_weights(self.system, state["system"], origin)
         load_weights(self.averaged, state["derainer"], origin)
         self._ema.n_averaged.fill_(state["averages"])
-        for name, optimizer in self._optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
+        self._optimisers.restore(state["optimizers"])
         self._alarms.restore(state["alarms"])
         self._step, self._minutes, self._quality = state["step"], state["minutes"], state["quality"]
+
+    def _teacher(self) -> dict[str, str]:
+        teacher = self._distiller
+        return {} if teacher is None else {"name": teacher.name, "sha256": teacher.sha256}
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
         """Ctrl-C and SIGTERM ask the loop to stop after this step; a second one stops at once."""
 
         def ask(number: int, frame: object) -> None:
-            if self._stop:
+            if self._asked:
                 raise KeyboardInterrupt
-            self._stop = True
+            self._asked = True
 
         old = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
         try:

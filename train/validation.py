@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from derain.images import read_image
 from derain.metrics import psnr, ssim
-from derain.train.data.folders import Pair, Pictures
+from derain.train.data.folders import Pictures
+from derain.train.data.pairs import Pair
 from derain.train.deployable import Deployable
 from derain.train.evaluation import run_module
 
@@ -55,7 +55,7 @@ class Validation:
         step = 1 if final else max(1, len(self._pairs) // _QUICK)
         rows, changes, drifts, strips = [], [], [], []
         for index, pair in enumerate(self._pairs[::step]):
-            rainy, clean = read_image(pair.rainy), read_image(pair.clean)
+            rainy, clean = pair.read()
             derained, attention = run_module(module, rainy, device)
             changes.append(np.abs(derained.astype(np.float32) - rainy).mean() / 255)
             drifts.append(np.abs(derained.mean((0, 1)) - clean.mean((0, 1))) / 255)

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from derain.errors import DataError
 from derain.images import write_image
 from derain.train.data.batches import BatchConfig, StepBatches, frame_thumbnail
-from derain.train.data.folders import Pictures, find_pairs, gather
+from derain.train.data.folders import Pictures, gather
+from derain.train.data.layouts import find_pairs
 from derain.train.networks.context import thumbnail
 from derain.train.systems.base import Batch, Needs
 

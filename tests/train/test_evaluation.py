@@ -13,7 +13,7 @@ from derain.cli import app
 from derain.errors import DataError
 from derain.images import list_images, read_image, write_image
 from derain.train.data.folders import Pair, find_pairs
-from derain.train.evaluation import as_pairs, held_out_only, measure, summarise
+from derain.train.evaluation import as_pairs, attention_auc, held_out_only, measure, summarise
 from derain.train.rain.particles import ParticleRain
 from derain.train.synthesis import write_pairs
 from derain.train.trainer import Machine, Trainer
@@ -21,11 +21,19 @@ from derain.train.trainer import Machine, Trainer
 RUN = CliRunner()
 
 
+def blank(picture: np.ndarray) -> np.ndarray:
+    return np.zeros(picture.shape[:2], np.float32)
+
+
+def idle_derainer(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return picture, blank(picture)
+
+
 def test_a_perfect_derainer_reaches_the_cap_and_an_idle_one_its_input(tiny_folders: Path) -> None:
     pairs = find_pairs(tiny_folders / "pairs")
     truth = {read_image(pair.rainy).tobytes(): read_image(pair.clean) for pair in pairs}
-    perfect = summarise(measure(lambda rainy: truth[rainy.tobytes()], pairs))
-    idle = summarise(measure(lambda rainy: rainy, pairs))
+    perfect = summarise(measure(lambda rainy: (truth[rainy.tobytes()], blank(rainy)), pairs))
+    idle = summarise(measure(idle_derainer, pairs))
     assert [summary.protocol for summary in perfect] == ["y_matlab", "rgb"]
     for good, none in zip(perfect, idle, strict=True):
         assert good.psnr == 100.0
@@ -40,21 +48,28 @@ def test_means_are_over_pictures(tmp_path: Path) -> None:
     for i, level in enumerate((110, 120)):
         write_image(tmp_path / "rainy" / f"{i}.png", np.full_like(grey, level))
         write_image(tmp_path / "clean" / f"{i}.png", grey)
-    rgb = summarise(measure(lambda rainy: rainy, find_pairs(tmp_path)))[1]
+    rgb = summarise(measure(idle_derainer, find_pairs(tmp_path)))[1]
     by_hand = np.mean([10 * np.log10(255**2 / difference**2) for difference in (10, 20)])
     assert rgb.psnr == pytest.approx(by_hand)
+
+
+def test_the_auc_counts_pairs_won() -> None:
+    assert attention_auc([0.5, 0.3], [0.1, 0.2]) == 1.0
+    assert attention_auc([0.1], [0.2, 0.3]) == 0.0
+    # 0.5 wins against both, 0.2 wins one and ties one: 3.5 of 4.
+    assert attention_auc([0.5, 0.2], [0.1, 0.2]) == 0.875
 
 
 def test_unequal_sizes_are_refused_not_cropped(tmp_path: Path) -> None:
     write_image(tmp_path / "a.png", np.zeros((32, 32, 3), np.uint8))
     write_image(tmp_path / "b.png", np.zeros((32, 40, 3), np.uint8))
     with pytest.raises(DataError, match="shape"):
-        measure(lambda rainy: rainy, [Pair(tmp_path / "a.png", tmp_path / "b.png")])
+        measure(idle_derainer, [Pair(tmp_path / "a.png", tmp_path / "b.png")])
 
 
 def test_nothing_to_measure_is_refused() -> None:
     with pytest.raises(DataError, match="no pairs"):
-        measure(lambda rainy: rainy, [])
+        measure(idle_derainer, [])
 
 
 def test_a_split_chooses_what_is_measured(tiny_folders: Path) -> None:
@@ -72,14 +87,14 @@ def test_eval_of_a_checkpoint_writes_a_table_and_json(
     machine = Machine(accelerator="cpu", workers=0)
     checkpoint = Trainer(recipe, tiny_pictures, tmp_path / "run", machine).run()  # type: ignore[arg-type]
     report = tmp_path / "report.json"
-    result = RUN.invoke(
-        app,
-        ["eval", str(checkpoint), "--data", str(tiny_folders / "pairs"), "--dry", str(tiny_folders / "clean")]
-        + ["--json", str(report)],
-    )
+    pairs, dry = str(tiny_folders / "pairs"), str(tiny_folders / "clean")
+    result = RUN.invoke(app, ["eval", str(checkpoint), "--data", pairs, "--dry", dry, "--json", str(report)])
     assert result.exit_code == 0, result.output
     assert "y_matlab" in result.output
-    sets = json.loads(report.read_text())["results"]
+    document = json.loads(report.read_text())
+    assert 0 <= document["attention_auc"] <= 1
+    sets = document["results"]
+    assert [item["dry"] for item in sets] == [False, False, True, True]
     assert [(item["protocol"], item["images"]) for item in sets] == [("y_matlab", 4), ("rgb", 4)] * 2
     assert sets[0]["psnr"] == pytest.approx(np.mean([p["psnr"] for p in sets[0]["pictures"]]))
     # A dry picture is its own ground truth, so the input is perfect.

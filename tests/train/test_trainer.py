@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,9 +16,10 @@ import torch
 
 from derain.errors import CheckpointError, DataError, TrainingError, UsageError
 from derain.train.checkpoint import load_deployable, read_checkpoint
-from derain.train.data.folders import Pictures
+from derain.train.data.folders import Pictures, gather
+from derain.train.optimisers import learning_rate
 from derain.train.recipe import OptimizerConfig, parse_recipe
-from derain.train.trainer import Machine, Trainer, learning_rate
+from derain.train.trainer import Machine, Trainer
 
 MACHINE = Machine(accelerator="cpu", workers=0, threads=1)
 
@@ -57,6 +59,20 @@ def test_a_run_learns_writes_and_reports(uninterrupted: Path) -> None:
     assert (info.name, info.system, info.variant, info.step, info.seed) == ("tiny", "acgf", "edge", 12, 3)
     assert info.quality[0]["images"] == 1
     assert not derainer.training
+
+
+def test_without_a_terminal_the_log_is_whole_lines(
+    tiny_recipe: str, tiny_folders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    careless = gather([], [tiny_folders / "clean"], [tiny_folders / "pairs"], tiny_folders / "split.json")
+    careless.pairs.append(careless.held_out[0])
+    recipe = tiny_recipe.replace("steps = 12", "steps = 1")
+    Trainer(recipe, careless, tmp_path / "log", MACHINE).run()
+    lines = capsys.readouterr().err.splitlines()
+    warning, result = (next(line for line in lines if word in line) for word in ("Warning", "PSNR"))
+    assert re.match(r"\d\d:\d\d:\d\d  Warning: 1 held-out scenes are trained on: .*0\.png", warning)
+    assert re.match(r"\d\d:\d\d:\d\d  step 1: PSNR [\d.]+ dB \(input [\d.]+\), SSIM [\d.]+$", result)
+    assert not any("━" in line for line in lines), "no progress bar in a file"
 
 
 def test_resuming_after_an_interruption_is_exact(

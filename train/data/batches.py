@@ -5,7 +5,6 @@ That is what makes a killed run resume exactly, and what lets several processes 
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,15 +17,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from derain.errors import DataError
-from derain.images import read_image
-from derain.train.data.folders import Pictures
+from derain.train.data.cache import PictureCache
+from derain.train.data.folders import Picker, Pictures
+from derain.train.data.pairs import Pixels
 from derain.train.networks.context import POOL, shrink_pooled
 from derain.train.rain.synthesiser import NoiseRain, NoiseRainConfig
 from derain.train.systems.base import Batch, Crops, Needs
 
 _PAD = 16  # thumbnails are taken from frames padded as the exported graph pads them
-
-Pixels = NDArray[np.uint8]
 
 
 class BatchConfig(BaseModel):
@@ -52,32 +50,12 @@ class BatchConfig(BaseModel):
     cache_mib: int = Field(default=1024, ge=0, description="decoded pictures kept in memory by each worker")
 
 
-class PictureCache:
-    """Decoded pictures, RGB; the least recently used go when the limit is reached."""
-
-    def __init__(self, limit_bytes: int) -> None:
-        self._limit = limit_bytes
-        self._held: OrderedDict[Path, Pixels] = OrderedDict()
-        self._bytes = 0
-
-    def __call__(self, path: Path) -> Pixels:
-        if path in self._held:
-            self._held.move_to_end(path)
-            return self._held[path]
-        picture = np.ascontiguousarray(read_image(path)[:, :, ::-1])
-        if picture.nbytes <= self._limit:
-            self._held[path] = picture
-            self._bytes += picture.nbytes
-            while self._bytes > self._limit:
-                self._bytes -= self._held.popitem(last=False)[1].nbytes
-        return picture
-
-
 class StepBatches(Dataset[Batch]):
     """Item ``step`` is that step's whole :class:`Batch`, or this process's equal part of it.
 
     Args:
         needs: what pictures a step wants.
+        accumulate: batches that make one step; item ``i`` is then of step ``i // accumulate``.
         rank, world: this process and how many there are; each makes its own groups of the global batch.
     """
 
@@ -89,6 +67,7 @@ class StepBatches(Dataset[Batch]):
         steps: int,
         needs: Callable[[int], Needs],
         *,
+        accumulate: int = 1,
         rank: int = 0,
         world: int = 1,
     ) -> None:
@@ -97,7 +76,11 @@ class StepBatches(Dataset[Batch]):
         self._seed = seed
         self._steps = steps
         self._needs = needs
+        self._accumulate = accumulate
         self._read = PictureCache(config.cache_mib << 20)
+        self._pick_pair = Picker(pictures.pairs, pictures.weights.get("pairs", ()))
+        self._pick_rainy = Picker(pictures.rainy, pictures.weights.get("rainy", ()))
+        self._pick_clean = Picker(pictures.clean, pictures.weights.get("clean", ()))
         self._rain = NoiseRain(NoiseRainConfig(weights=config.rain))
         self._groups = _share(config.batch // config.crops_per_picture, rank, world, "batch / crops_per_picture")
         self._unpaired = _share(config.unpaired_batch, rank, world, "unpaired_batch")
@@ -120,10 +103,10 @@ class StepBatches(Dataset[Batch]):
             )
 
     def __len__(self) -> int:
-        return self._steps
+        return self._steps * self._accumulate
 
     def __getitem__(self, step: int) -> Batch:
-        needs = self._needs(step)
+        needs = self._needs(step // self._accumulate)
         batch = Batch()
         if needs.pairs:
             groups = [self._paired_group(self._rng(step, 0, group)) for group in self._groups]
@@ -132,8 +115,8 @@ class StepBatches(Dataset[Batch]):
             batch.truth = _to_tensor(np.concatenate([group[1] for group in groups]))
             batch.labels = torch.cat([group[3] for group in groups])
         if needs.unpaired and self._pictures.rainy and self._pictures.clean:
-            batch.rainy = self._unpaired_crops(step, 1, self._pictures.rainy)
-            batch.clean = self._unpaired_crops(step, 2, self._pictures.clean)
+            batch.rainy = self._unpaired_crops(step, 1, self._pick_rainy)
+            batch.clean = self._unpaired_crops(step, 2, self._pick_clean)
         return batch
 
     def _rng(self, step: int, stream: int, index: int) -> np.random.Generator:
@@ -146,12 +129,9 @@ class StepBatches(Dataset[Batch]):
         """
         kind = self._kinds[int(rng.choice(len(self._kinds), p=self._chances))]
         if kind == "pairs":
-            pair = self._pictures.pairs[int(rng.integers(len(self._pictures.pairs)))]
-            rainy, clean = self._read(pair.rainy), self._read(pair.clean)
-            if rainy.shape != clean.shape:
-                raise DataError(f"'{pair.rainy}' is {_size(rainy)} but '{pair.clean}' is {_size(clean)}")
+            rainy, clean = self._pick_pair(rng).read(self._read)
         else:
-            path = self._pictures.clean[int(rng.integers(len(self._pictures.clean)))]
+            path = self._pick_clean(rng)
             clean = _limit_pixels(self._read(path), self._config.synthetic_pixels)
             rainy = clean
         if rng.random() < 0.5:
@@ -170,11 +150,11 @@ class StepBatches(Dataset[Batch]):
             labels,
         )
 
-    def _unpaired_crops(self, step: int, stream: int, paths: list[Path]) -> Crops:
+    def _unpaired_crops(self, step: int, stream: int, pick: Picker[Path]) -> Crops:
         crops, thumbs = [], []
         for index in self._unpaired:
             rng = self._rng(step, stream, index)
-            picture = self._read(paths[int(rng.integers(len(paths)))])
+            picture = self._read(pick(rng))
             if rng.random() < 0.5:
                 picture = picture[:, ::-1]
             crops.append(picture[_place(picture, self._config.crop, rng)])
@@ -213,10 +193,6 @@ def _share(total: int, rank: int, world: int, what: str) -> range:
         raise DataError(f"{what} is {total}, which {world} processes cannot share equally")
     part = total // world
     return range(rank * part, (rank + 1) * part)
-
-
-def _size(picture: Pixels) -> str:
-    return f"{picture.shape[1]}x{picture.shape[0]}"
 
 
 def _limit_pixels(picture: Pixels, limit: int) -> Pixels:

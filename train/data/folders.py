@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Generic, TypeVar
 
-from derain.errors import DataError
+import numpy as np
+
+from derain.errors import DataError, UsageError
 from derain.files import check_size
 from derain.images import list_images
+from derain.train.data.layouts import find_pairs
+from derain.train.data.pairs import Pair
+
+T = TypeVar("T")
 
 _MAX_SPLIT_BYTES = 16 << 20
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A rainy picture and its ground truth."""
-
-    rainy: Path
-    clean: Path
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class Pictures:
         pairs: rainy pictures with their ground truth.
         held_out: pairs that are never trained on; the validation set.
         origins: the folders given, for the checkpoint and the model card.
+        weights: how often an item is drawn, for ``rainy``, ``clean`` and ``pairs``, in their order; all alike where
+            there is no entry.
     """
 
     rainy: list[Path] = field(default_factory=list)
@@ -39,30 +41,28 @@ class Pictures:
     pairs: list[Pair] = field(default_factory=list)
     held_out: list[Pair] = field(default_factory=list)
     origins: list[str] = field(default_factory=list)
+    weights: dict[str, list[float]] = field(default_factory=dict)
 
 
-def find_pairs(folder: str | Path) -> list[Pair]:
-    """Pairs of a folder that holds ``rainy/`` and ``clean/`` with equal file names (the suffix may differ).
+def parse_weighted(text: str | Path) -> tuple[Path, float]:
+    """``DIR`` or ``DIR@WEIGHT``: a picture of a folder with weight 2 is drawn twice as often as one with weight 1.
+
+    A folder whose own name looks like that is taken as it is.
 
     Raises:
-        DataError: a sub-folder is missing, or a picture has no partner.
+        UsageError: the weight is not a number above zero.
     """
-    folder = Path(folder)
-    for part in ("rainy", "clean"):
-        if not (folder / part).is_dir():
-            raise DataError(
-                f"Folder '{folder}' has no sub-folder '{part}'",
-                expected="rainy/ and clean/ with pictures of equal names",
-            )
-    rainy = {path.stem: path for path in list_images(folder / "rainy")}
-    clean = {path.stem: path for path in list_images(folder / "clean")}
-    alone = sorted(rainy.keys() ^ clean.keys())
-    if alone:
-        raise DataError(
-            f"'{folder}' has {len(alone)} pictures without a partner, the first is '{alone[0]}'",
-            expected="every picture in both rainy/ and clean/",
-        )
-    return [Pair(path, clean[stem]) for stem, path in rainy.items()]
+    path = Path(text)
+    name, at, weight = str(text).rpartition("@")
+    if not at or not name or path.is_dir():
+        return path, 1.0
+    try:
+        value = float(weight)
+    except ValueError:
+        return path, 1.0
+    if not (value > 0 and math.isfinite(value)):
+        raise UsageError(f"'{text}' has weight {weight}", expected="a number above zero after the @")
+    return Path(name), value
 
 
 def read_split(path: str | Path) -> dict[Path, set[str]]:
@@ -94,31 +94,53 @@ def gather(
     clean: Iterable[str | Path] = (),
     pairs: Iterable[str | Path] = (),
     split: str | Path | None = None,
+    layout: str | None = None,
 ) -> Pictures:
-    """Read the folders of a run and take the held-out pictures of ``split`` away.
+    """Read the folders of a run, each as ``DIR`` or ``DIR@WEIGHT``, and take the held-out pictures of ``split`` away.
+
+    Args:
+        layout: of all the folders of pairs; None finds out (see :mod:`derain.train.data.layouts`).
 
     Raises:
-        DataError: a folder named in ``split`` does not match what was given, or nothing is left to train on.
+        DataError: a folder cannot be used, or nothing is left to train on.
+        UsageError: a weight or layout that cannot be.
     """
     held = read_split(split) if split is not None else {}
-    kept: dict[str, list[Path]] = {"rainy": [], "clean": []}
-    for kind, folders in (("rainy", list(rainy)), ("clean", list(clean))):
-        for folder in folders:
-            names = held.get(Path(folder).resolve(), set())
-            kept[kind] += [path for path in list_images(folder) if path.name not in names]
-    trained: list[Pair] = []
-    held_out: list[Pair] = []
-    pair_folders = list(pairs)
-    for folder in pair_folders:
-        names = held.get(Path(folder).resolve(), set())
-        for pair in find_pairs(folder):
-            (held_out if pair.rainy.name in names else trained).append(pair)
-    if not kept["clean"] and not trained:
+    result = Pictures()
+    for kind, folders, kept in (("rainy", rainy, result.rainy), ("clean", clean, result.clean)):
+        for folder, weight in map(parse_weighted, folders):
+            names = held.get(folder.resolve(), set())
+            found = [path for path in list_images(folder) if path.name not in names]
+            kept.extend(found)
+            result.weights.setdefault(kind, []).extend([weight] * len(found))
+            result.origins.append(folder.name)
+    for folder, weight in map(parse_weighted, pairs):
+        names = held.get(folder.resolve(), set())
+        for pair in find_pairs(folder, layout):
+            if pair.rainy.name in names:
+                result.held_out.append(pair)
+            else:
+                result.pairs.append(pair)
+                result.weights.setdefault("pairs", []).append(weight)
+        result.origins.append("/".join(folder.resolve().parts[-2:]))
+    if not result.clean and not result.pairs:
         raise DataError(
             "There is nothing to learn from: no clean pictures and no pairs",
             fix="Give --clean FOLDER (rain is then synthesised on it), --pairs FOLDER, or both",
         )
-    origins = [Path(folder).name for folder in (*rainy, *clean)] + [
-        "/".join(Path(folder).resolve().parts[-2:]) for folder in pair_folders
-    ]
-    return Pictures(kept["rainy"], kept["clean"], trained, held_out, origins)
+    return result
+
+
+class Picker(Generic[T]):
+    """Draws items, each as often as its weight says; without weights all alike."""
+
+    def __init__(self, items: Sequence[T], weights: Sequence[float] = ()) -> None:
+        self._items = items
+        self._edges = None
+        if len(set(weights)) > 1:
+            self._edges = np.cumsum(weights) / np.sum(weights)
+
+    def __call__(self, rng: np.random.Generator) -> T:
+        if self._edges is None:
+            return self._items[int(rng.integers(len(self._items)))]
+        return self._items[min(int(np.searchsorted(self._edges, rng.random(), side="right")), len(self._items) - 1)]

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from derain.train.networks.blocks import widen
+
 
 def patch_nce(query: Tensor, key: Tensor, temperature: float = 0.07) -> Tensor:
     """Each place must be recognised among the places of its own picture: cross entropy over cosine similarities.
@@ -21,6 +23,6 @@ def patch_nce(query: Tensor, key: Tensor, temperature: float = 0.07) -> Tensor:
     Returns:
         Scalar, natural logarithm; ``log P`` where the query says nothing.
     """
-    similarity = torch.bmm(query.float(), key.detach().float().transpose(1, 2)) / temperature
+    similarity = torch.bmm(widen(query), widen(key.detach()).transpose(1, 2)) / temperature
     target = torch.arange(query.shape[1], device=query.device).expand(query.shape[0], -1)
     return F.cross_entropy(similarity.flatten(0, 1), target.flatten())

@@ -13,6 +13,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from derain.train.networks.blocks import widen
+
 _FIRST_DEVIATIONS = (0.02, 0.6)
 
 
@@ -59,7 +61,7 @@ class RainMixture(nn.Module):
 
     def negative_log_likelihood(self, values: Tensor) -> Tensor:
         """Eq. 11: mean over all values, natural logarithm. It is a density's, so it may well be negative."""
-        return -torch.logsumexp(self._joint(values.float()), dim=0).mean()
+        return -torch.logsumexp(self._joint(widen(values)), dim=0).mean()
 
     @torch.no_grad()
     def expectation_maximisation(self, values: Tensor) -> None:

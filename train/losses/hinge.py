@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from derain.train.networks.blocks import widen
 
 
 def hinge(scores: Sequence[Tensor], *, real: bool) -> Tensor:
@@ -13,10 +16,8 @@ def hinge(scores: Sequence[Tensor], *, real: bool) -> Tensor:
 
     DCD-GAN's code takes the first form for its generators too, not the usual ``-mean(s)`` (SYSTEMS.md 3.2).
     """
-    total = scores[0].new_zeros((), dtype=scores[0].float().dtype)
-    for score in scores:
-        total = total + F.relu(1 - score.float() if real else 1 + score.float()).mean()
-    return total
+    sign = -1.0 if real else 1.0
+    return torch.stack([F.relu(1 + sign * widen(score)).mean() for score in scores]).sum()
 
 
 def hinge_discriminator(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:

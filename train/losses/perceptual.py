@@ -20,6 +20,7 @@ from typing_extensions import Self
 
 from derain.errors import DataError
 from derain.files import check_size
+from derain.train.networks.blocks import widen
 
 _SQUEEZENET_BGR_MEANS = (104.0, 117.0, 123.0)
 #: Root mean square of the tapped features over 24 photographs of BSDS500: dividing by it gives both taps the same say.
@@ -74,7 +75,7 @@ class PerceptualLoss(nn.Module):
         with torch.no_grad():
             wanted = self.features(reference)
         pairs = zip(self.features(picture), wanted, strict=True)
-        return torch.stack([F.mse_loss(a.float(), b.float()) for a, b in pairs]).mean()
+        return torch.stack([F.mse_loss(widen(a), widen(b)) for a, b in pairs]).mean()
 
     def features(self, picture: Tensor) -> list[Tensor]:
         """The tapped features, scaled, finest first."""
@@ -121,7 +122,7 @@ class PerceptualLoss(nn.Module):
 
 def _read_squeezenet() -> dict[str, Tensor]:
     with (
-        resources.files("derain.train").joinpath("perceptual", "squeezenet1_0.npz").open("rb") as file,
+        resources.files("derain.train").joinpath("perceptual").joinpath("squeezenet1_0.npz").open("rb") as file,
         np.load(file, allow_pickle=False) as arrays,
     ):
         wanted = ("conv1", "fire2", "fire3", "fire4", "fire5")

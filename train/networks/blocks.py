@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from derain.train.networks.reparam import BranchedConv, Reparam, stage_conv
 
 LEAK = 0.1
 
@@ -11,6 +14,11 @@ LEAK = 0.1
 def conv3(inputs: int, outputs: int, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
     """3x3 convolution, zero-padded so that stride 1 keeps the size."""
     return nn.Conv2d(inputs, outputs, 3, stride=stride, padding=dilation, dilation=dilation)
+
+
+def widen(x: Tensor) -> Tensor:
+    """At least float32: where half precision would show, in image-space sums, exponentials and means over a frame."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def zero_init(layer: nn.Conv2d | nn.Linear) -> None:
@@ -27,10 +35,10 @@ class ResidualStage(nn.Module):
     to input for ever. This one has a linear path from end to end.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, reparam: Reparam = "none") -> None:
         super().__init__()
-        self.first = conv3(channels, channels)
-        self.second = conv3(channels, channels)
+        self.first = stage_conv(channels, reparam)
+        self.second = stage_conv(channels, reparam)
 
     def forward(self, h: Tensor, h0: Tensor) -> Tensor:
         update: Tensor = self.second(F.leaky_relu(self.first(h + h0), LEAK))
@@ -44,10 +52,10 @@ class MinimalGatedStage(nn.Module):
     tanh keep every activation bounded or piecewise linear, which INT8 takes well.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, reparam: Reparam = "none") -> None:
         super().__init__()
-        self.gate = conv3(channels, channels)
-        self.candidate = conv3(channels, channels)
+        self.gate = stage_conv(channels, reparam)
+        self.candidate = stage_conv(channels, reparam)
 
     def forward(self, h: Tensor, h0: Tensor) -> Tensor:
         gate = F.hardsigmoid(self.gate(h))
@@ -60,9 +68,12 @@ def local_discrepancy(h: Tensor) -> Tensor:
 
 
 def init_he(module: nn.Module) -> None:
-    """He initialisation for LeakyReLU networks, biases at zero."""
+    """He initialisation for LeakyReLU networks, biases at zero; of a branched convolution one branch speaks."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(layer.weight, a=LEAK)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+    for layer in module.modules():
+        if isinstance(layer, BranchedConv):
+            layer.quieten()

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from derain.train.networks.blocks import LEAK, conv3, init_he, zero_init
+from derain.train.networks.blocks import LEAK, conv3, init_he, widen, zero_init
 
 THUMBNAIL_CHANNELS = 9
 THUMBNAIL_SIDE = 32
@@ -82,7 +82,7 @@ class FrameContext(nn.Module):
         top = F.leaky_relu(self.conv3(tokens), LEAK)
         pooled = torch.cat([top.mean((2, 3)), top.amax((2, 3))], dim=1)
         affine = self.affine(F.leaky_relu(self.hidden(pooled), LEAK))
-        return torch.cat([similarity.flatten(1), affine], dim=1).float()
+        return widen(torch.cat([similarity.flatten(1), affine], dim=1))
 
     def split(self, context: Tensor) -> tuple[Tensor, Tensor]:
         """A context vector to its similarity matrix (B, ``width``, 16) and its affine map (B, 6, 1, 1)."""

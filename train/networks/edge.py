@@ -21,9 +21,11 @@ from derain.train.networks.blocks import (
     conv3,
     init_he,
     local_discrepancy,
+    widen,
     zero_init,
 )
 from derain.train.networks.context import FrameContext, GlobalSimilarity, thumbnail
+from derain.train.networks.reparam import Reparam
 
 GRID = 4
 _FOG_POOL = 4
@@ -47,6 +49,9 @@ class EdgeConfig(BaseModel):
         default="own", description="shared: the generator continues from the extractor's features, without a stem"
     )
     fog_width: int = Field(default=32, ge=4, le=128)
+    reparam: Reparam = Field(
+        default="none", description="stages train with repvgg or ecbsr branches, which are folded for deployment"
+    )
 
 
 def stem(width: int, kernel: int) -> nn.Conv2d:
@@ -66,7 +71,8 @@ class EdgeExtractor(nn.Module):
         width = config.extractor_width
         self.repeats = config.extractor_stages
         self.stem = stem(width, config.stem_kernel)
-        self.stage = MinimalGatedStage(width) if config.extractor_stage == "gated" else ResidualStage(width)
+        stage = MinimalGatedStage if config.extractor_stage == "gated" else ResidualStage
+        self.stage = stage(width, config.reparam)
         self.similarity = GlobalSimilarity(width)
         self.discrepancy = nn.Conv2d(width, width, 1)
         self.head = conv3(width, _ATTENTION)
@@ -104,7 +110,7 @@ class EdgeGenerator(nn.Module):
         else:
             self.join = None
         self.guide = conv3(_ATTENTION, width) if config.trunk == "own" else nn.Conv2d(_ATTENTION, width, 1)
-        self.stage = ResidualStage(width)
+        self.stage = ResidualStage(width, config.reparam)
         self.fog = nn.Sequential(conv3(width, config.fog_width), nn.LeakyReLU(LEAK), nn.Conv2d(config.fog_width, 6, 1))
         self.tail = conv3(width, 3 * GRID * GRID)
         init_he(self)
@@ -116,17 +122,19 @@ class EdgeGenerator(nn.Module):
     def forward(self, rainy: Tensor, attention: Tensor, features: Tensor, affine: Tensor) -> Tensor:
         if self.stem is not None:
             base = self.stem(rainy)
+        elif self.join is not None:
+            base = self.join(features)
         else:
-            base = features if self.join is None else self.join(features)
+            base = features
         h0 = base + self.guide(attention)
         h = h0
         for _ in range(self.repeats):
             h = self.stage(h, h0)
-        fog = self.fog(F.avg_pool2d(h, _FOG_POOL)).float() + affine
+        fog = widen(self.fog(F.avg_pool2d(h, _FOG_POOL))) + affine
         log_gain = fog[:, :3].clamp(*GAIN_LOG_RANGE)
         maps = torch.cat([torch.exp(log_gain) - 1.0, fog[:, 3:]], dim=1)
         maps = F.interpolate(maps, scale_factor=float(FOG_CELL), mode="bilinear", align_corners=False)
-        streaks = F.pixel_shuffle(self.tail(h), GRID).float()
+        streaks = widen(F.pixel_shuffle(self.tail(h), GRID))
         return rainy + (rainy * maps[:, :3] + maps[:, 3:] - streaks)
 
 
@@ -159,7 +167,7 @@ class EdgeDerainer(ContextDeployable):
         similarity, affine = self.context.split(context)
         attention, features = self.extractor(rainy, similarity)
         derained = self.generator(rainy, attention, features, affine)
-        return derained, F.pixel_shuffle(attention.float(), GRID)
+        return derained, F.pixel_shuffle(widen(attention), GRID)
 
     def raw_guided(self, rainy: Tensor, context: Tensor, attention: Tensor) -> Tensor:
         """Derain, not clamped, by a given attention (B, 1, H, W); the generator needs a trunk of its own."""
@@ -176,7 +184,7 @@ class EdgeDerainer(ContextDeployable):
     def attention_only(self, rainy: Tensor) -> Tensor:
         similarity, _ = self.context.split(self.frame_context(rainy))
         attention, _ = self.extractor(rainy, similarity)
-        return F.pixel_shuffle(attention.float(), GRID)
+        return F.pixel_shuffle(widen(attention), GRID)
 
 
 def receptive_field(config: EdgeConfig) -> int:

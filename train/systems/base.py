@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from derain.errors import DataError, UsageError
+from derain.train import parallel
 from derain.train.deployable import Deployable
 
 Losses = dict[str, Tensor]
@@ -41,8 +42,8 @@ class Crops:
     picture: Tensor
     thumb: Tensor
 
-    def to(self, device: torch.device) -> Crops:
-        return Crops(self.picture.to(device, non_blocking=True), self.thumb.to(device, non_blocking=True))
+    def each(self, change: Callable[[Tensor], Tensor]) -> Crops:
+        return Crops(change(self.picture), change(self.thumb))
 
 
 @dataclass
@@ -59,14 +60,22 @@ class Batch:
     clean: Crops | None = None
     labels: Tensor | None = None
 
-    def to(self, device: torch.device) -> Batch:
+    def each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """The same batch with every tensor changed."""
         return Batch(
-            None if self.paired is None else self.paired.to(device),
-            None if self.truth is None else self.truth.to(device, non_blocking=True),
-            None if self.rainy is None else self.rainy.to(device),
-            None if self.clean is None else self.clean.to(device),
-            None if self.labels is None else self.labels.to(device, non_blocking=True),
+            None if self.paired is None else self.paired.each(change),
+            None if self.truth is None else change(self.truth),
+            None if self.rainy is None else self.rainy.each(change),
+            None if self.clean is None else self.clean.each(change),
+            None if self.labels is None else change(self.labels),
         )
+
+    def to(self, device: torch.device, dtype: torch.dtype = torch.float32) -> Batch:
+        return self.each(lambda tensor: tensor.to(device, dtype, non_blocking=True))
+
+    def pin_memory(self) -> Batch:
+        """For the data loader: in page-locked memory, from which a GPU copies while it works."""
+        return self.each(lambda tensor: tensor.pin_memory())
 
     def both_sides(self) -> tuple[Tensor, Tensor]:
         """The unpaired pictures, rainy and clean.
@@ -88,13 +97,21 @@ class StepContext:
 
     Attributes:
         step: number of this step, from 0.
-        generator: seeded from (seed, step) alone, so that a resumed run draws what the uninterrupted one would.
-        optimise: ``optimise(group, loss)`` clears the group's gradients, goes backward, clips, and steps.
+        generator: on the CPU, seeded from (seed, step) alone, so that a resumed run draws what the uninterrupted one
+            would. Every process has it alike: draw from it what the whole batch shares, and noise that differs from
+            picture to picture with :meth:`randn`.
+        optimise: ``optimise(group, loss)`` clears the group's gradients, goes backward, clips, and steps; where
+            gradients are accumulated, only once in several batches. ``loss`` must reach the parameters of its own
+            group alone (see :class:`frozen`). The derainer's parameters belong to the group ``generator``.
     """
 
     step: int
     generator: torch.Generator
     optimise: Callable[[str, Tensor], None]
+
+    def randn(self, *shape: int) -> Tensor:
+        """Noise N(0, 1) for this process's part of the batch, ``shape[0]`` pictures, as one process would draw it."""
+        return parallel.randn(shape, self.generator)
 
 
 class System(nn.Module, ABC):
