@@ -49,7 +49,7 @@ def read_figures(report: Path) -> list[Quality]:
 
 
 def _quality(result: _Result) -> Quality:
-    dataset = f"{result.name} (dry: output against input)" if result.dry else result.name
+    dataset = f"{result.name}, dry" if result.dry else result.name
     given = {} if result.dry else {"input_psnr": result.input_psnr, "input_ssim": result.input_ssim}
     figures = {"psnr": result.psnr, "ssim": result.ssim, "images": result.images, "protocol": result.protocol, **given}
     return Quality.model_validate({"dataset": dataset, "measured": "checkpoint", **figures})

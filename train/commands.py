@@ -129,7 +129,7 @@ def evaluate(
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("Evaluating", total=sum(len(pairs) for _, pairs in sets))
         for path, pairs in sets:
-            is_dry, name = path in dry_sets, "/".join(path.resolve().parts[-2:]) + (" held out" if split else "")
+            is_dry, name = path in dry_sets, _set_name(path) + (" held out" if split else "")
             scores = measure(derain, pairs, progress=lambda: progress.advance(task))
             for summary in summarise(scores):
                 chosen = [score for score in scores if score.protocol == summary.protocol]
@@ -187,6 +187,12 @@ def synth(
             progress=lambda: progress.advance(task),
         )
     typer.echo(manifest)
+
+
+def _set_name(folder: Path) -> str:
+    """``Rain100L/test`` of a folder that is called test, ``RainFog`` of one that has a name of its own."""
+    parts = folder.resolve().parts
+    return "/".join(parts[-2:] if parts[-1].lower() in ("train", "test", "val", "validation") else parts[-1:])
 
 
 def _cells(summary: Summary, dry: bool) -> list[str]:

@@ -20,9 +20,13 @@ from derain.errors import DerainError, MissingDependencyError
 COMMAND_MODULES = (
     "derain.demo",
     "derain.runtime.commands",
+    "derain.runtime.build_commands",
+    "derain.runtime.doctor",
+    "derain.runtime.debug_commands",
     "derain.models.commands",
     "derain.train.commands",
     "derain.export.commands",
+    "derain.calibration.commands",
 )
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
@@ -77,6 +81,9 @@ _EXTRAS = {
     "onnx": "export",
     "onnxscript": "export",
     "onnxslim": "export",
+    "cuda": "tensorrt",
+    "polygraphy": "tensorrt",
+    "pycuda": "pycuda",
 }
 # Conditions of the user's disk and permissions that can arise anywhere a file is touched.
 _USER_ERRNOS = frozenset(

@@ -73,5 +73,9 @@ class TrainingError(DerainError):
     """Training stopped: not a number, or a collapse of the kind the message names."""
 
 
+class CalibrationError(DerainError):
+    """A model could not be calibrated, or not without losing more quality than was allowed."""
+
+
 class ExportError(DerainError):
     """A checkpoint could not be turned into an ONNX file that equals it."""

@@ -46,7 +46,7 @@ def test_the_command_shows_each_model() -> None:
     assert result.exit_code == 0
     for name, model in shipped().items():
         assert name in result.output
-        assert f"{read_card(model.path).quality[0].psnr:.2f} dB" in result.output
+        assert f"{read_card(model.path).quality[0].psnr:.2f} (" in result.output
 
 
 def test_a_name_and_a_path(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
