@@ -1,9 +1,10 @@
 # Every target sets up what it needs in $(VENV); the second time that is quick.
 #
 #   make demo [INPUT=my.mp4]   derain a clip that the demo makes itself, or yours; needs neither torch nor a compiler
-#   make test                  style, types, quick tests (under 20 minutes on 2 cores)
+#   make test                  style, types, quick tests, the C++ build and its tests (under 20 minutes on 2 cores)
 #   make test-full             all tests; the result is kept in docs/test-full.txt
 #   make lint                  style and types only
+#   make native                build libderain into build/native and run its tests
 #   make clean                 remove $(VENV) and build products
 #
 # PYTHON       the interpreter to build $(VENV) with, 3.10 to 3.13
@@ -21,6 +22,8 @@ INPUT ?=
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 BIN := $(VENV)/bin
+SYSTEM_PACKAGES := cmake g++ pkg-config libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev \
+  gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 define CHECK_PYTHON
@@ -45,7 +48,7 @@ urllib.request.urlopen(sys.argv[1].rstrip("/") + "/torch/", timeout=3).close()
 endef
 export PROBE_INDEX
 
-.PHONY: help demo test test-full lint clean
+.PHONY: help demo test test-full lint native clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -53,10 +56,10 @@ help:
 demo: $(VENV)/.demo
 	@$(BIN)/derain demo $(if $(INPUT),--input "$(INPUT)")
 
-test: lint
+test: lint native
 	$(BIN)/python -m pytest
 
-test-full: lint
+test-full: lint native
 	$(BIN)/python -m pytest --no-header -m "full or not full" --durations=20 | sed "s|$(CURDIR)|.|g" | tee docs/test-full.txt.new
 	mv docs/test-full.txt.new docs/test-full.txt
 
@@ -65,6 +68,16 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The C++ runtime. Where a compiler is missing its tests are left out, saying so; under CI that is an error.
+native: $(VENV)/.dev $(VENV)/.system
+	@if command -v cmake >/dev/null && command -v c++ >/dev/null; then \
+	  cmake -S . -B build/native -DPython3_EXECUTABLE="$(CURDIR)/$(BIN)/python" -DDERAIN_WERROR=ON \
+	    $(if $(CI),-DDERAIN_OPENVINO=ON -DDERAIN_GSTREAMER=ON) >build-native.log || { cat build-native.log; exit 1; }; \
+	  rm build-native.log; \
+	  cmake --build build/native -j2 && ctest --test-dir build/native --output-on-failure; \
+	elif [[ "$${CI:-}" == true ]]; then echo "cmake or a C++ compiler is missing"; exit 1; \
+	else echo "left out: the C++ runtime (cmake or a C++ compiler is missing)"; fi
+
 clean:
 	rm -rf "$(VENV)" build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache derain-demo
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -72,6 +85,17 @@ clean:
 $(VENV)/.created:
 	@$(PYTHON) -c "$$CHECK_PYTHON"
 	@$(PYTHON) -m venv "$(VENV)"
+	@touch $@
+
+# Root on Debian or Ubuntu (a CI machine, a container) gets what is missing; anybody else is told.
+$(VENV)/.system: $(VENV)/.created
+	@missing=(); for package in $(SYSTEM_PACKAGES); do \
+	  dpkg -s "$$package" >/dev/null 2>&1 || missing+=("$$package"); done; \
+	if (( $${#missing[@]} == 0 )); then :; \
+	elif (( EUID == 0 )) && command -v apt-get >/dev/null; then \
+	  echo "Installing $${missing[*]} ..."; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$${missing[@]}" >/dev/null; \
+	else echo "For the whole C++ runtime run: sudo apt install $${missing[*]}"; fi
 	@touch $@
 
 $(VENV)/.demo: $(VENV)/.created pyproject.toml constraints.txt

@@ -1,0 +1,283 @@
+#include "model.hpp"
+
+#include "error.hpp"
+#include "guard.hpp"
+#include "structs.hpp"
+#include "threads.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+namespace derain {
+namespace {
+
+constexpr int32_t kMaxThreads = 1024, kMaxSlots = 16, kUsualSlots = 2;
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+    return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+int in_range(int32_t value, int32_t usual, int32_t most, const char *name) {
+    if (value >= 0 && value <= most) return value == 0 ? usual : value;
+    throw Error(DERAIN_BAD_ARGUMENT, std::string("derain_options.") + name + " is " + std::to_string(value),
+                "0 to " + std::to_string(most));
+}
+
+std::function<void(derain_log_level, const std::string &)> logger(const derain_options &options) {
+    if (options.log == nullptr) return [](derain_log_level, const std::string &) {};
+    const auto mutex = std::make_shared<std::mutex>();
+    return
+        [log = options.log, user_data = options.log_user_data, mutex](derain_log_level level, const std::string &text) {
+            const std::lock_guard lock(*mutex);
+            log(level, text.c_str(), user_data);
+        };
+}
+
+std::string engine_path(const std::string &path, const char *given) {
+    if (given != nullptr) return given;
+    const size_t slash = path.find_last_of('/'), dot = path.find_last_of('.');
+    const bool ending = dot != std::string::npos && (slash == std::string::npos || dot > slash);
+    return path.substr(0, ending ? dot : path.size()) + ".engine";
+}
+
+Effects effects_of(const derain_request &request) {
+    const auto fraction = [](float value) { return value >= 0 && value <= 1; };
+    if (!fraction(request.strength) || !fraction(request.overlay)) {
+        throw Error(DERAIN_BAD_ARGUMENT,
+                    "The request has strength " + std::to_string(request.strength) + " and overlay " +
+                        std::to_string(request.overlay),
+                    "0 to 1 for each");
+    }
+    return {request.strength, request.overlay};
+}
+
+}  // namespace
+
+// A lane and the tensors it needs when a frame is not in the form of the port. They grow to the largest size used.
+struct Model::Slot {
+    std::unique_ptr<Lane> lane;
+    std::vector<uint8_t> rainy, clean, scratch;
+    std::vector<float> rain;
+};
+
+struct Model::Ticket {
+    derain_request request;
+    derain_frame rainy_frame, clean_frame;
+    bool begun = false, done = false;
+    derain_status status = DERAIN_OK;
+    std::string message;
+};
+
+// A slot taken from the free ones, waiting for it if need be, and given back at the end of the block.
+class Model::Borrowed {
+  public:
+    explicit Borrowed(Model &model) : model_(model) {
+        std::unique_lock lock(model_.free_mutex_);
+        model_.freed_.wait(lock, [this] { return !model_.free_.empty(); });
+        slot_ = model_.free_.back();
+        model_.free_.pop_back();
+    }
+    ~Borrowed() {
+        {
+            const std::lock_guard lock(model_.free_mutex_);
+            model_.free_.push_back(slot_);
+        }
+        model_.freed_.notify_one();
+    }
+    Borrowed(const Borrowed &) = delete;
+    Borrowed &operator=(const Borrowed &) = delete;
+
+    Slot &operator*() const { return *slot_; }
+
+  private:
+    Model &model_;
+    Slot *slot_;
+};
+
+Model::Model(const std::string &path, const derain_options &options)
+    : log_(logger(options)),
+      card_(read_card(path)),
+      kind_(choose_backend(options.backend == nullptr ? "" : options.backend)),
+      threads_(in_range(options.threads, default_threads(), kMaxThreads, "threads")),
+      slots_limit_(in_range(options.slots, kUsualSlots, kMaxSlots, "slots")) {
+    backend_ = kind_.open(card_, {path, engine_path(path, options.engine), threads_, slots_limit_, log_});
+    device_ = backend_->device();
+    for (auto &lane : backend_->lanes()) {
+        all_.push_back(std::make_unique<Slot>());
+        all_.back()->lane = std::move(lane);
+        free_.push_back(all_.back().get());
+    }
+    log_(DERAIN_LOG_INFO, "Opened '" + path + "' (" + card_.name + ", " + card_.precision + ") with " + device_ + ", " +
+                              std::to_string(threads_) + " threads");
+}
+
+Model::~Model() {
+    {
+        const std::lock_guard lock(queue_mutex_);
+        closing_ = true;
+    }
+    queued_.notify_all();
+    for (std::thread &worker : workers_) worker.join();
+}
+
+derain_info Model::info() const {
+    return {sizeof(derain_info), card_.name.c_str(), card_.system.c_str(), card_.precision.c_str(),
+            kind_.name,          device_.c_str(),    card_.json.c_str(),   threads_,
+            card_.minimum,       card_.fixed_width,  card_.fixed_height};
+}
+
+derain_statistics Model::statistics() const {
+    const std::lock_guard lock(statistics_mutex_);
+    return statistics_;
+}
+
+void Model::require_size(const Frame &rainy, const Frame &clean) const {
+    const auto size = [](int width, int height) { return std::to_string(width) + " x " + std::to_string(height); };
+    const int width = rainy.width(), height = rainy.height();
+    if (clean.width() != width || clean.height() != height) {
+        throw Error(DERAIN_BAD_FRAME, "The clean frame has " + size(clean.width(), clean.height()) + " pixels",
+                    size(width, height) + ", as the rainy one");
+    }
+    if (std::min(width, height) < card_.minimum) {
+        throw Error(DERAIN_BAD_FRAME, "The frame has " + size(width, height) + " pixels",
+                    "at least " + size(card_.minimum, card_.minimum) + " for this model");
+    }
+    if ((card_.fixed_width != 0 && card_.fixed_width != width) ||
+        (card_.fixed_height != 0 && card_.fixed_height != height)) {
+        throw Error(DERAIN_BAD_FRAME, "The frame has " + size(width, height) + " pixels",
+                    size(card_.fixed_width != 0 ? card_.fixed_width : width,
+                         card_.fixed_height != 0 ? card_.fixed_height : height) +
+                        ", for which this model was exported",
+                    "Resize the frame, or export a dynamic model with: derain export");
+    }
+}
+
+void Model::derain(Slot &slot, const derain_request &request, const Frame &rainy, const Frame &clean) {
+    const auto start = Clock::now();
+    const int width = rainy.width(), height = rainy.height();
+    const Effects effects = effects_of(request);
+    // Network and result must not share memory; frames that do are copied first.
+    const bool apart = !rainy.overlaps(clean);
+    const void *frame = rainy.data();
+    if (!(apart && card_.frame.is_interleaved_u8() && rainy.is_packed(card_.frame.bgr))) {
+        slot.rainy.resize(card_.frame.bytes(width, height));
+        load_tensor(rainy, card_.frame, slot.rainy.data(), slot.scratch);
+        frame = slot.rainy.data();
+    }
+    const bool in_place = effects.none() && card_.derained.is_interleaved_u8() && clean.is_packed(card_.derained.bgr);
+    void *derained = clean.data();
+    if (!in_place) {
+        slot.clean.resize(card_.derained.bytes(width, height));
+        derained = slot.clean.data();
+    }
+    const size_t row_bytes = static_cast<size_t>(width) * sizeof(float);
+    const size_t rain_stride = request.rain_stride == 0 ? row_bytes : request.rain_stride;
+    float *rain = request.rain;
+    if (rain == nullptr || rain_stride != row_bytes) {
+        slot.rain.resize(static_cast<size_t>(width) * static_cast<size_t>(height));
+        rain = slot.rain.data();
+    }
+    const auto before = Clock::now();
+    slot.lane->infer({height, width, frame, derained, rain});
+    const double inference = seconds_since(before);
+    if (!in_place) {
+        store_result({card_.frame, frame, card_.derained, derained, rain}, effects, clean, rainy, slot.scratch);
+    }
+    if (request.rain != nullptr && rain != request.rain) {
+        for (int y = 0; y < height; ++y) {
+            auto *row = reinterpret_cast<uint8_t *>(request.rain) + static_cast<size_t>(y) * rain_stride;
+            std::memcpy(row, rain + static_cast<size_t>(y) * static_cast<size_t>(width), row_bytes);
+        }
+    }
+    const std::lock_guard lock(statistics_mutex_);
+    ++statistics_.frames;
+    statistics_.seconds += seconds_since(start);
+    statistics_.inference_seconds += inference;
+}
+
+void Model::run(const derain_request &request) {
+    const Frame rainy(request.rainy, "rainy"), clean(request.clean, "clean");
+    require_size(rainy, clean);
+    const size_t row_bytes = static_cast<size_t>(rainy.width()) * sizeof(float);
+    if (request.rain != nullptr && request.rain_stride != 0 &&
+        (request.rain_stride < row_bytes || request.rain_stride > size_t{1} << 31)) {
+        throw Error(DERAIN_BAD_FRAME, "rain_stride is " + std::to_string(request.rain_stride),
+                    std::to_string(row_bytes) + " or more for " + std::to_string(rainy.width()) + " pixels");
+    }
+    {
+        const Borrowed slot(*this);
+        derain(*slot, request, rainy, clean);
+    }
+    request.clean->timestamp = rainy.timestamp();
+}
+
+void Model::submit(const derain_request &request) {
+    const Frame rainy(request.rainy, "rainy"), clean(request.clean, "clean");
+    require_size(rainy, clean);
+    auto ticket = std::make_shared<Ticket>();
+    ticket->request = request;
+    ticket->rainy_frame = take_struct(request.rainy, derain_frame{}, "derain_frame");
+    ticket->clean_frame = take_struct(request.clean, derain_frame{}, "derain_frame");
+    ticket->request.rainy = &ticket->rainy_frame;
+    ticket->request.clean = &ticket->clean_frame;
+    {
+        const std::lock_guard lock(queue_mutex_);
+        if (queue_.size() >= static_cast<size_t>(slots_limit_)) {
+            throw Error(DERAIN_FULL, "All " + std::to_string(slots_limit_) + " slots hold a frame", "",
+                        "Call derain_collect first, or open the model with more slots");
+        }
+        while (workers_.size() < all_.size()) workers_.emplace_back([this] { work(); });
+        queue_.push_back(std::move(ticket));
+        request.clean->timestamp = rainy.timestamp();
+    }
+    queued_.notify_one();
+}
+
+void Model::work() {
+    std::unique_lock lock(queue_mutex_);
+    while (true) {
+        std::shared_ptr<Ticket> ticket;
+        queued_.wait(lock, [&] {
+            for (const auto &one : queue_) {
+                if (!one->begun) {
+                    ticket = one;
+                    break;
+                }
+            }
+            return closing_ || ticket;
+        });
+        if (closing_) return;
+        ticket->begun = true;
+        lock.unlock();
+        ticket->status = to_status([&] { run(ticket->request); }, ticket->message);
+        lock.lock();
+        ticket->done = true;
+        done_.notify_all();
+    }
+}
+
+derain_status Model::collect(int32_t timeout_ms, void **user_data, std::string &message) {
+    std::unique_lock lock(queue_mutex_);
+    // Another thread may collect the last frame while this one waits.
+    const auto ready = [&] { return queue_.empty() || queue_.front()->done; };
+    if (timeout_ms < 0) {
+        done_.wait(lock, ready);
+    } else if (!done_.wait_for(lock, std::chrono::milliseconds(timeout_ms), ready)) {
+        throw Error(DERAIN_TIMEOUT, "The oldest frame is not done after " + std::to_string(timeout_ms) + " ms", "",
+                    "Call derain_collect again");
+    }
+    if (queue_.empty()) {
+        throw Error(DERAIN_EMPTY, "No frame was submitted that is not collected yet", "", "Call derain_submit first");
+    }
+    const auto oldest = queue_.front();
+    queue_.pop_front();
+    if (queue_.empty()) done_.notify_all();
+    if (user_data != nullptr) *user_data = oldest->request.user_data;
+    message = oldest->message;
+    return oldest->status;
+}
+
+}  // namespace derain

@@ -1,0 +1,151 @@
+// Frames: what is refused, and the colour formulas against their definition in floating point.
+#include "check.hpp"
+#include "colour.hpp"
+#include "error.hpp"
+#include "frame.hpp"
+#include "tensor.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+using derain::Error;
+using derain::Frame;
+
+namespace {
+
+derain_frame frame_of(derain_format format, int width, int height, void *memory) {
+    derain_frame frame;
+    derain_frame_init(&frame, format, width, height);
+    for (void *&plane : frame.plane) plane = memory;
+    return frame;
+}
+
+std::string refusal(const derain_frame &frame, derain_status status) {
+    try {
+        const Frame accepted(&frame, "rainy");
+    } catch (const Error &error) {
+        CHECK_EQUAL(error.status(), status);
+        return error.what();
+    }
+    std::cerr << "a frame that cannot be used was accepted\n";
+    std::exit(1);
+}
+
+void refuses_frames_that_would_read_foreign_memory() {
+    alignas(float) uint8_t memory[64] = {};
+    derain_frame frame = frame_of(DERAIN_FORMAT_BGR, 4, 4, memory);
+    for (const int side : {0, -1, 65537, std::numeric_limits<int>::max(), std::numeric_limits<int>::min()}) {
+        frame.width = side;
+        CHECK(contains(refusal(frame, DERAIN_BAD_FRAME), "pixels"));
+    }
+    frame.width = frame.height = 65536;
+    CHECK(contains(refusal(frame, DERAIN_BAD_FRAME), "at most 268435456"));
+    frame = frame_of(DERAIN_FORMAT_BGR, 4, 4, memory);
+    for (const size_t stride : {size_t{1}, size_t{11}, (size_t{1} << 31) + 1, SIZE_MAX, SIZE_MAX / 4 + 1}) {
+        frame.stride[0] = stride;
+        CHECK(contains(refusal(frame, DERAIN_BAD_FRAME), "stride"));
+    }
+    frame.stride[0] = size_t{1} << 31;
+    frame.plane[0] = reinterpret_cast<void *>(UINTPTR_MAX - 100);
+    CHECK(contains(refusal(frame, DERAIN_BAD_FRAME), "address space"));
+    for (const int format : {0, 7, -1, std::numeric_limits<int>::max()}) {
+        frame.format = format;
+        CHECK(contains(refusal(frame, DERAIN_BAD_ARGUMENT), "format"));
+    }
+    frame = frame_of(DERAIN_FORMAT_I420, 4, 4, memory);
+    frame.plane[2] = nullptr;
+    CHECK(contains(refusal(frame, DERAIN_BAD_FRAME), "Plane 2 of the rainy frame is NULL"));
+    frame = frame_of(DERAIN_FORMAT_NV12, 4, 4, memory);
+    frame.colour = 4;
+    CHECK(contains(refusal(frame, DERAIN_BAD_FRAME), "colour 4"));
+    frame = frame_of(DERAIN_FORMAT_RGB_PLANAR_F32, 2, 2, memory + 1);
+    CHECK(contains(refusal(frame, DERAIN_BAD_FRAME), "aligned"));
+    frame.struct_size = 8;
+    CHECK(contains(refusal(frame, DERAIN_BAD_ARGUMENT), "derain_frame_init"));
+}
+
+int clamp_round(double value) {
+    return static_cast<int>(std::lround(std::clamp(value, 0.0, 255.0)));
+}
+
+// The formulas of colour.hpp, with real numbers, for every 5th triple.
+void colours_follow_their_formulas() {
+    for (const int colour : {0, 1, 2, 3}) {
+        const bool limited = colour % 2 == 0;
+        const double kr = colour < 2 ? 0.299 : 0.2126, kb = colour < 2 ? 0.114 : 0.0722, kg = 1 - kr - kb;
+        const double offset = limited ? 16 : 0, luma = limited ? 219.0 / 255 : 1, chroma = limited ? 224.0 / 255 : 1;
+        const derain::YuvMatrix &matrix = derain::yuv_matrix(colour);
+        for (int a = 0; a < 256; a += 5) {
+            for (int b = 0; b < 256; b += 5) {
+                for (int c = 0; c < 256; c += 5) {
+                    const uint8_t y = static_cast<uint8_t>(a), u = static_cast<uint8_t>(b), v = static_cast<uint8_t>(c);
+                    uint8_t rgb[3];
+                    derain::yuv_row_to_rgb(matrix, &y, &u, &v, 1, 1, false, rgb);
+                    const double level = std::max(a - offset, 0.0) / luma;
+                    const double red = level + 2 * (1 - kr) * (c - 128) / chroma;
+                    const double blue = level + 2 * (1 - kb) * (b - 128) / chroma;
+                    const double green = (level - kr * red - kb * blue) / kg;
+                    CHECK(std::abs(rgb[0] - clamp_round(red)) <= 1);
+                    CHECK(std::abs(rgb[1] - clamp_round(green)) <= 1);
+                    CHECK(std::abs(rgb[2] - clamp_round(blue)) <= 1);
+
+                    const uint8_t pixel[3] = {y, u, v};  // the same numbers as red, green, blue
+                    uint8_t out_y, out_u, out_v;
+                    derain::rgb_row_to_luma(matrix, pixel, false, 1, &out_y);
+                    derain::rgb_row_to_chroma(matrix, pixel, false, 1, &out_u, &out_v, 1);
+                    const double light = kr * a + kg * b + kb * c;
+                    CHECK(std::abs(out_y - clamp_round(offset + luma * light)) <= 1);
+                    CHECK(std::abs(out_u - clamp_round(128 + chroma * (c - light) / (2 * (1 - kb)))) <= 1);
+                    CHECK(std::abs(out_v - clamp_round(128 + chroma * (a - light) / (2 * (1 - kr)))) <= 1);
+                }
+            }
+        }
+    }
+}
+
+// Rows beyond the frame's own bytes stay untouched, for odd sizes and padded strides too.
+void writes_only_its_own_bytes() {
+    const uint8_t row[7 * 3] = {};
+    for (const auto format : {DERAIN_FORMAT_BGR, DERAIN_FORMAT_RGB, DERAIN_FORMAT_BGRA, DERAIN_FORMAT_NV12,
+                              DERAIN_FORMAT_I420, DERAIN_FORMAT_RGB_PLANAR_F32}) {
+        constexpr int width = 7, height = 5;
+        constexpr size_t stride = 64, plane_bytes = stride * height;
+        std::vector<float> memory(3 * plane_bytes / sizeof(float));
+        auto *bytes = reinterpret_cast<uint8_t *>(memory.data());
+        std::memset(bytes, 0xA5, 3 * plane_bytes);
+        derain_frame given = frame_of(format, width, height, bytes);
+        for (size_t plane = 0; plane < 3; ++plane) {
+            given.plane[plane] = bytes + plane * plane_bytes;
+            given.stride[plane] = stride;
+        }
+        const Frame frame(&given, "clean");
+        for (int y = 0; y < height; ++y) frame.write_row(y, true, row, nullptr);
+        const size_t bytes_of[7][3] = {{}, {21}, {21}, {28}, {7, 8}, {7, 4, 4}, {28, 28, 28}};
+        const bool halved = format == DERAIN_FORMAT_NV12 || format == DERAIN_FORMAT_I420;
+        for (size_t at = 0; at < 3 * plane_bytes; ++at) {
+            const size_t plane = at / plane_bytes, y = at % plane_bytes / stride, x = at % stride;
+            const size_t rows = plane > 0 && halved ? 3 : 5;
+            const bool inside = y < rows && x < bytes_of[format][plane];
+            CHECK(inside ? bytes[at] != 0xA5 : bytes[at] == 0xA5);
+        }
+    }
+}
+
+void floats_become_levels_as_in_numpy() {
+    CHECK_EQUAL(+derain::level_of(0.5F), 128);  // 127.5 to even
+    CHECK_EQUAL(+derain::level_of(-3.0F), 0);
+    CHECK_EQUAL(+derain::level_of(1e30F), 255);
+    CHECK_EQUAL(+derain::level_of(std::numeric_limits<float>::quiet_NaN()), 0);
+}
+
+}  // namespace
+
+int main() {
+    refuses_frames_that_would_read_foreign_memory();
+    colours_follow_their_formulas();
+    writes_only_its_own_bytes();
+    floats_become_levels_as_in_numpy();
+}

@@ -1,0 +1,131 @@
+"""The C library gives the bytes of the Python runtime, in every pixel format, and converts colours as OpenCV does."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from native_client import FORMATS, Client, Image, to_bgr, to_planes
+from numpy.typing import NDArray
+
+import derain
+from derain.images import read_image
+from derain.models import shipped
+
+Pictures = list[NDArray[np.uint8]]
+
+
+def assert_same_bytes(library: ctypes.CDLL, path: Path, pictures: Pictures, colours: list[int], gap: int = 0) -> None:
+    with Client(library, path) as client, derain.load(path, backend="openvino") as model:
+        for picture in pictures:
+            height, width = picture.shape[:2]
+            for name in FORMATS:
+                for colour in colours if name in ("nv12", "i420") else [0]:
+                    planes = to_planes(picture, name, colour)
+                    rainy = Image(library, name, width, height, colour, gap).fill(planes)
+                    clean = Image(library, name, width, height, colour, gap)
+                    rain = np.zeros((height, width), np.float32)
+                    client.run(rainy, clean, rain)
+                    frame = np.ascontiguousarray(to_bgr(planes, name, colour))
+                    expected, expected_rain = model(frame, attention=True)
+                    for found, wanted in zip(clean.planes, to_planes(expected, name, colour), strict=True):
+                        np.testing.assert_array_equal(found, wanted, err_msg=f"{name} {colour} {width}x{height}")
+                    np.testing.assert_array_equal(rain, expected_rain)
+                    for memory, plane in zip(clean.memory, clean.planes, strict=True):
+                        assert (memory[:, memory.shape[1] - gap :] == 0xA5).all() or gap == 0, plane.shape
+                    for found, wanted in zip(rainy.planes, planes, strict=True):
+                        np.testing.assert_array_equal(found, wanted, err_msg="the input was changed")
+
+
+@pytest.mark.parametrize("gap", [0, 13])
+def test_bytes_of_the_python_runtime(library: ctypes.CDLL, model_path: Path, pictures: Pictures, gap: int) -> None:
+    assert_same_bytes(library, model_path, pictures, [0, 1, 2, 3], gap)
+
+
+def real_pictures(shared_data: Path) -> Pictures:
+    files = sorted((shared_data / "real").rglob("*.jpg")) + sorted((shared_data / "real").rglob("*.png"))
+    files += sorted((shared_data / "Rain100L").rglob("*.png"))
+    if len(files) < 50:
+        pytest.skip(f"no evaluation data: {len(files)} pictures, 50 wanted")
+    step = len(files) // 50
+    return [read_image(path) for path in files[: 50 * step : step]]
+
+
+@pytest.mark.full
+def test_bytes_of_the_python_runtime_on_50_real_pictures(
+    library: ctypes.CDLL, model_path: Path, shared_data: Path
+) -> None:
+    pictures = real_pictures(shared_data)
+    assert len(pictures) == 50
+    path = next((model.path for name, model in shipped().items() if name == "nano"), model_path)
+    assert_same_bytes(library, path, pictures, [0, 3])
+
+
+def test_real_pictures(library: ctypes.CDLL, model_path: Path, shared_data: Path) -> None:
+    assert_same_bytes(library, model_path, real_pictures(shared_data)[::10], [0])
+
+
+@pytest.mark.parametrize("form", ["uint8_rgb", "float"])
+def test_models_with_other_ports(
+    library: ctypes.CDLL, standin: object, pictures: Pictures, form: str, tmp_path: Path
+) -> None:
+    path = standin.save_model(tmp_path / "model.onnx", form)  # type: ignore[attr-defined]
+    assert_same_bytes(library, path, pictures, [2], gap=5)
+
+
+def converted(library: ctypes.CDLL, client: Client, source: Image, name: str, width: int, height: int) -> Image:
+    """Strength 0 gives the input back, in the output's format."""
+    target = Image(library, name, width, height)
+    client.run(source, target, strength=0)
+    return target
+
+
+def test_conversions_are_those_of_opencv(library: ctypes.CDLL, model_path: Path) -> None:
+    """BT.601 limited range, every level of Y, U and V, within one level."""
+    random = np.random.default_rng(1)
+    width, height = 64, 48
+    with Client(library, model_path) as client:
+        for _ in range(8):
+            stacked = random.integers(0, 256, (height * 3 // 2, width), np.uint8)
+            for name, code in (("nv12", cv2.COLOR_YUV2BGR_NV12), ("i420", cv2.COLOR_YUV2BGR_I420)):
+                chroma = stacked[height:]
+                planes = [stacked[:height], *chroma.reshape(2, height // 2, width // 2)]
+                if name == "nv12":
+                    planes = [stacked[:height], chroma.reshape(height // 2, width // 2, 2)]
+                source = Image(library, name, width, height).fill(planes)
+                bgr = converted(library, client, source, "bgr", width, height).planes[0]
+                assert np.abs(bgr.astype(int) - cv2.cvtColor(stacked, code)).max() <= 1
+            picture = random.integers(0, 256, (height, width, 3), np.uint8)
+            source = Image(library, "bgr", width, height).fill([picture])
+            planes = converted(library, client, source, "i420", width, height).planes
+            found = np.concatenate([planes[0].ravel(), planes[1].ravel(), planes[2].ravel()])
+            expected = cv2.cvtColor(picture, cv2.COLOR_BGR2YUV_I420).ravel()
+            assert np.abs(found.astype(int) - expected).max() <= 1
+
+
+def test_formats_may_differ_between_input_and_output(
+    library: ctypes.CDLL, model_path: Path, pictures: Pictures
+) -> None:
+    picture = pictures[0]
+    height, width = picture.shape[:2]
+    with Client(library, model_path) as client:
+        reference = Image(library, "bgr", width, height)
+        client.run(Image(library, "bgr", width, height).fill([picture]), reference)
+        for name in FORMATS:
+            target = Image(library, name, width, height, colour=3, gap=2)
+            client.run(Image(library, "rgb", width, height).fill([picture[..., ::-1]]), target)
+            for found, wanted in zip(target.planes, to_planes(reference.planes[0], name, 3), strict=True):
+                np.testing.assert_array_equal(found, wanted)
+
+
+def test_alpha_is_kept(library: ctypes.CDLL, model_path: Path) -> None:
+    random = np.random.default_rng(5)
+    pixels = random.integers(0, 256, (9, 7, 4), np.uint8)
+    rainy, clean = Image(library, "bgra", 7, 9).fill([pixels]), Image(library, "bgra", 7, 9)
+    with Client(library, model_path) as client:
+        client.run(rainy, clean)
+    np.testing.assert_array_equal(clean.planes[0][..., 3], pixels[..., 3])
+    assert (clean.planes[0][..., :3] != pixels[..., :3]).any()

@@ -1,0 +1,102 @@
+"""The library under load from many threads; in the full tests also with sanitizers, under valgrind, and fuzzed."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from derain.runtime.backends import native_library
+
+ROOT = Path(__file__).resolve().parents[2]
+HOSTILE_TIME = 120  # seconds of fuzzing each program
+
+
+def succeed(*command: str | Path, **variables: str) -> str:
+    words = [str(word) for word in command]
+    result = subprocess.run(
+        words, capture_output=True, text=True, timeout=1800, check=False, env={**os.environ, **variables}
+    )
+    assert result.returncode == 0, f"{' '.join(words)}\n{result.stdout[-4000:]}\n{result.stderr[-8000:]}"
+    return result.stdout
+
+
+def built(folder: Path, *settings: str, **variables: str) -> Path:
+    python = f"-DPython3_EXECUTABLE={sys.executable}"
+    succeed("cmake", "-S", ROOT, "-B", folder, python, "-DCMAKE_BUILD_TYPE=RelWithDebInfo", *settings, **variables)
+    succeed("cmake", "--build", folder, "-j2")
+    return folder
+
+
+def test_stress(library: ctypes.CDLL, model_path: Path) -> None:
+    folder = Path(native_library.library_path()).resolve().parent
+    succeed(folder / "test_stress", model_path)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("sanitizers", ["address,undefined", "thread"])
+def test_sanitizers(library: ctypes.CDLL, model_path: Path, tmp_path: Path, sanitizers: str) -> None:
+    """No report in any of the C and C++ tests. What OpenVINO and TBB do inside is theirs: they are not instrumented."""
+    folder = built(tmp_path, f"-DDERAIN_SANITIZE={sanitizers}", "-DDERAIN_GSTREAMER=OFF")
+    suppressions = tmp_path / "suppressions"
+    suppressions.write_text("race:libopenvino\nrace:libtbb\n")
+    options = {
+        "TSAN_OPTIONS": f"suppressions={suppressions} ignore_noninstrumented_modules=1",
+        "TBB_ENABLE_SANITIZERS": "1",  # else it loads a library in a way that the address sanitizer refuses
+    }
+    succeed("ctest", "--test-dir", folder, "--output-on-failure", **options)
+    succeed(folder / "test_stress", model_path, **options)
+
+
+@pytest.mark.full
+def test_element_under_address_sanitizer(library: ctypes.CDLL, model_path: Path, tmp_path: Path) -> None:
+    folder = built(tmp_path, "-DDERAIN_SANITIZE=address", "-DDERAIN_GSTREAMER=ON")
+    succeed(
+        folder / "test_gst_element",
+        model_path,
+        GST_PLUGIN_PATH=str(folder / "gstreamer-1.0"),
+        GST_REGISTRY=str(tmp_path / "registry.bin"),
+        GST_REGISTRY_FORK="no",
+        TBB_ENABLE_SANITIZERS="1",
+        ASAN_OPTIONS="detect_leaks=0",  # GLib keeps its type system until the process ends
+    )
+
+
+@pytest.mark.full
+def test_valgrind(library: ctypes.CDLL) -> None:
+    if shutil.which("valgrind") is None:
+        pytest.skip("valgrind is not installed")
+    folder = Path(native_library.library_path()).resolve().parent
+    for name in ("test_header", "test_card", "test_frame"):
+        command = ["valgrind", "--quiet", "--error-exitcode=9", "--leak-check=full", "--errors-for-leak-kinds=definite"]
+        subprocess.run([*command, str(folder / name)], cwd=folder, check=True, timeout=1800)
+
+
+@pytest.mark.full
+def test_fuzzing(library: ctypes.CDLL, tmp_path: Path) -> None:
+    if shutil.which("clang++") is None:
+        pytest.skip("clang, whose libFuzzer this needs, is not installed")
+    settings = (
+        "-DDERAIN_FUZZ=ON",
+        "-DDERAIN_SANITIZE=address,undefined",
+        "-DDERAIN_OPENVINO=OFF",
+        "-DDERAIN_GSTREAMER=OFF",
+    )
+    folder = built(tmp_path / "build", *settings, CC="clang", CXX="clang++")
+    for name in ("fuzz_card", "fuzz_frame"):
+        succeed(folder / name, f"-max_total_time={HOSTILE_TIME}", "-timeout=10", f"-artifact_prefix={tmp_path}/")
+
+
+@pytest.mark.full
+def test_cross_build_for_arm(tmp_path: Path) -> None:
+    if shutil.which("aarch64-linux-gnu-g++") is None:
+        pytest.skip("g++-aarch64-linux-gnu is not installed")
+    toolchain = f"-DCMAKE_TOOLCHAIN_FILE={ROOT / 'cmake' / 'aarch64-linux-gnu.cmake'}"
+    built(tmp_path, toolchain, "-DDERAIN_WERROR=ON")
+    header = succeed("aarch64-linux-gnu-readelf", "-h", tmp_path / "libderain.so")
+    assert "AArch64" in header
