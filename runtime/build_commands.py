@@ -10,11 +10,16 @@ import typer
 from derain.errors import ModelFileError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.console import Console
 
     from derain.card import ModelCard
+    from derain.runtime.engine.driver import Driver
     from derain.runtime.engine.options import BuildOptions
+    from derain.runtime.engine.record import SelfTest
     from derain.runtime.engine.store import Engine
+    from derain.runtime.engine.toolkit import Toolkit
 
 
 def register(app: typer.Typer) -> None:
@@ -134,7 +139,7 @@ def _build(
                 options,
                 toolkit,
                 driver,
-                test=_test(path, card, options, driver.usable, toolkit.name),
+                test=_self_test(path, card, options, toolkit, driver),
                 report=lambda phase, share: bar.update(task, completed=share, phase=phase[:40].replace("[", "(")),
                 say=lambda text: errors.print(text, style="yellow"),
                 cancelled=stop.is_set,
@@ -145,8 +150,18 @@ def _build(
     _tell(engine, target, str(toolkit), driver.problem, console, errors)
 
 
-def _test(path: Path, card: ModelCard, options: BuildOptions, usable: bool, toolkit: str):  # type: ignore[no-untyped-def]
-    raise NotImplementedError
+def _self_test(
+    path: Path, card: ModelCard, options: BuildOptions, toolkit: Toolkit, driver: Driver
+) -> Callable[[bytes], SelfTest] | None:
+    """What runs a new engine here; None where it cannot run."""
+    if not driver.usable or (options.capabilities and driver.gpus[0].sm not in options.capabilities):
+        return None
+    from derain.runtime.backends.cuda_python import CudaPython
+    from derain.runtime.backends.tensorrt_gpu import opened
+    from derain.runtime.engine.find import run_self_test
+
+    cuda = CudaPython()
+    return lambda plan: run_self_test(plan, card, options, path, toolkit, lambda bytes_: opened(toolkit, cuda, bytes_))
 
 
 def _tell(engine: Engine, target: Path, toolkit: str, problem: str, console: Console, errors: Console) -> None:
@@ -167,8 +182,13 @@ def _tell(engine: Engine, target: Path, toolkit: str, problem: str, console: Con
     if sizes is not None:
         ends = [size_text(shape) for shape in (sizes.min, sizes.opt, sizes.max)]
         text = ends[1] if sizes.fixed else f"{ends[0]} to {ends[2]}, fastest at {ends[1]}"
-        console.print(f"{record.card.precision.kind if record.card else ''}, frames of {text}" + (f"; {made_for}" if made_for else ""))
+        console.print(
+            f"{record.card.precision.kind if record.card else ''}, frames of {text}"
+            + (f"; {made_for}" if made_for else "")
+        )
     if record.self_test is not None:
         console.print(describe(record.self_test))
     else:
-        console.print(f"Not run here ({problem or 'built for other machines'}): it is tested when it is first opened on its GPU")
+        console.print(
+            f"Not run here ({problem or 'built for other machines'}): it is tested when it is first opened on its GPU"
+        )

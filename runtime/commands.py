@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from derain.runtime.job import Job, JobResult
-    from derain.runtime.model import Model
+    from derain.runtime.media.items import Frame
+    from derain.runtime.model import Derainer
+    from derain.runtime.pipeline import Derained
 
 
 def register(app: typer.Typer) -> None:
@@ -18,33 +22,100 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
-    model: Annotated[str, typer.Argument(help="A shipped model (see: derain models) or an .onnx file.")],
-    source: Annotated[Path, typer.Argument(help="A picture, a folder of pictures, or a video file.")],
+    model: Annotated[str, typer.Argument(help="A shipped model (see: derain models), an .onnx file or an engine.")],
+    source: Annotated[
+        list[str],
+        typer.Argument(
+            help="A picture, a folder, a video file; or live: v4l2:///dev/video0, csi://0, rtsp://..., http://..., a "
+            "GStreamer pipeline ('v4l2src ! videoconvert'). Several run at once; NAME=SOURCE names one."
+        ),
+    ],
     *,
     output: Annotated[
-        Path, typer.Option("-o", "--output", help="A picture, a folder, or a .mp4, .mkv or .mov file, like the source.")
-    ],
+        str | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="A picture, a folder, or a .mp4, .mkv or .mov file, like the source. Live also: rtmp://..., "
+            "rtsp://..., a GStreamer pipeline ('gst:autovideosink'); with several sources it holds {name}.",
+        ),
+    ] = None,
     side_by_side: Annotated[bool, typer.Option("--compare", help="Write original and result side by side.")] = False,
-    attention: Annotated[bool, typer.Option("--attention", help="Also write the rain map, as NAME.rain.*")] = False,
-    backend: Annotated[str, typer.Option(help="Inference engine: auto, onnxruntime or openvino.")] = "auto",
+    attention: Annotated[
+        bool, typer.Option("--attention", help="Also write the rain map of a file, as NAME.rain.*")
+    ] = False,
+    gate: Annotated[
+        str, typer.Option(help="auto: dry frames pass untouched; always: derain and measure; off: derain.")
+    ] = "off",
+    rain_log: Annotated[
+        Path | None, typer.Option(help="Rain intensity of each frame, as lines of JSON. Needs --gate auto or always.")
+    ] = None,
+    tile: Annotated[
+        int | None, typer.Option(help="Cut frames into tiles of this side: large frames, less memory.")
+    ] = None,
+    steady: Annotated[
+        float, typer.Option(help="Calm the flicker of a video: 0 (off) to below 1, for example 0.6.")
+    ] = 0.0,
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            help="A frame that comes while one waits: drop-oldest, drop-newest or block.",
+            show_default="drop-oldest, for files block",
+        ),
+    ] = None,
+    preview: Annotated[
+        bool, typer.Option("--preview", help="Serve a page with before and after. A file then plays like a camera.")
+    ] = False,
+    preview_address: Annotated[
+        str, typer.Option(help="HOST:PORT of the page. Any other host than localhost needs the token that is printed.")
+    ] = "127.0.0.1:8270",
+    preview_token: Annotated[
+        str | None, typer.Option(envvar="DERAIN_PREVIEW_TOKEN", help="The token.", show_default="a new one")
+    ] = None,
+    backend: Annotated[str, typer.Option(help="Inference engine: auto, or a name from derain doctor.")] = "auto",
     threads: Annotated[
         int | None, typer.Option(help="CPU threads for inference.", show_default="the physical cores")
     ] = None,
+    codec: Annotated[str, typer.Option(help="Of a live output: h264, h265 or av1.")] = "h264",
     crf: Annotated[int, typer.Option(help="x264 quality of a video: 0 lossless, 18 transparent, 51 coarse.")] = 18,
     force: Annotated[bool, typer.Option("--force", help="Overwrite outputs that exist.")] = False,
 ) -> None:
-    """Derain a picture, a folder of pictures, or a video with its sound and timestamps.
+    """Derain a picture, a folder, a video with its sound and timestamps, or live streams.
 
     Ctrl-C finishes what was read: the file holds the part so far and plays.
     """
-    from derain.runtime.job import Job
-    from derain.runtime.model import load
+    from derain.runtime.launch import RunOptions, launch
 
-    with load(model, backend, threads) as opened:
-        run_with_progress(Job(source, output, side_by_side, attention, crf, force), opened)
+    launch(
+        RunOptions(
+            model=model,
+            sources=source,
+            output=output,
+            side_by_side=side_by_side,
+            attention=attention,
+            gate=gate,
+            rain_log=rain_log,
+            tile=tile,
+            steady=steady,
+            policy=policy,
+            preview=preview,
+            preview_address=preview_address,
+            preview_token=preview_token,
+            backend=backend,
+            threads=threads,
+            codec=codec,
+            crf=crf,
+            force=force,
+        )
+    )
 
 
-def run_with_progress(job: Job, model: Model) -> JobResult:
+def run_with_progress(
+    job: Job,
+    model: Derainer,
+    infer: Callable[[Frame], Derained] | None = None,
+    seen: Callable[[Derained], None] | None = None,
+) -> JobResult:
     """Run a job with a progress bar, and print its summary.
 
     Raises:
@@ -74,7 +145,15 @@ def run_with_progress(job: Job, model: Model) -> JobResult:
             speed = bar.tasks[task].speed
             bar.update(task, completed=done, rate=f"{speed:.1f} frames/s" if speed else "")
 
-        result = run_job(job, model, stop=stop, begin=lambda total: bar.update(task, total=total), progress=advance)
+        result = run_job(
+            job,
+            model,
+            infer=infer,
+            seen=seen,
+            stop=stop,
+            begin=lambda total: bar.update(task, total=total),
+            progress=advance,
+        )
     for warning in result.warnings:
         errors.print(f"Warning: {warning}", style="yellow")
     _print_summary(model, result)
@@ -86,7 +165,7 @@ def run_with_progress(job: Job, model: Model) -> JobResult:
     return result
 
 
-def _print_summary(model: Model, result: JobResult) -> None:
+def _print_summary(model: Derainer, result: JobResult) -> None:
     from rich.console import Console
 
     console = Console(markup=False, highlight=False, soft_wrap=True)

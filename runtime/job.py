@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+import numpy as np
+
 from derain.errors import UsageError
 from derain.images import IMAGE_SUFFIXES, list_images
 from derain.runtime import compare, pipeline
@@ -16,7 +18,7 @@ from derain.runtime.media.items import Frame, Passenger, Picture, Sink, Source
 from derain.runtime.media.pictures import PictureSink, PictureSource
 from derain.runtime.media.video_reader import VideoReader
 from derain.runtime.media.video_writer import VIDEO_SUFFIXES, VideoWriter, require_video_suffix
-from derain.runtime.model import Model
+from derain.runtime.model import Derainer
 from derain.runtime.pipeline import Derained
 from derain.runtime.statistics import RunStats
 
@@ -64,8 +66,10 @@ class _Output:
 
 def run_job(
     job: Job,
-    model: Model,
+    model: Derainer,
     *,
+    infer: Callable[[Frame], Derained] | None = None,
+    seen: Callable[[Derained], None] | None = None,
     stop: threading.Event | None = None,
     begin: Callable[[int | None], None] | None = None,
     progress: Callable[[int], None] | None = None,
@@ -73,6 +77,8 @@ def run_job(
     """Derain a source into its outputs; these appear whole, or not at all when an error ends the run.
 
     Args:
+        infer: in place of calling the model, for example with a rain gate around it.
+        seen: called for each result, in order, before it is written.
         stop: when set, reading ends, what was read is finished, and the outputs hold that part.
         begin: called once with the number of frames to expect, None when unknown.
         progress: called now and then with the number of frames done.
@@ -87,7 +93,7 @@ def run_job(
     if job.attention:
         renders.append(_rain)
 
-    def infer(frame: Frame) -> Derained:
+    def call(frame: Frame) -> Derained:
         if job.attention:
             clean, rain = model(frame.pixels, attention=True)
             return Derained(frame, clean, rain)
@@ -103,15 +109,17 @@ def run_job(
         ]
 
         def deliver(outcome: pipeline.Outcome) -> None:
+            if seen is not None and isinstance(outcome, Derained):
+                seen(outcome)
             for output in outputs:
                 if isinstance(outcome, Passenger):
                     output.sink.carry(outcome)
                 else:
                     output.sink.write(output.render(outcome), outcome.frame)
 
-        stats = pipeline.run(source, infer, deliver, stop=stop, progress=progress)
+        stats = pipeline.run(source, infer or call, deliver, stop=stop, progress=progress)
     warnings = source.warnings + [warning for output in outputs for warning in output.sink.warnings]
-    return JobResult(stats, targets, warnings, source.failed if isinstance(source, PictureSource) else 0)
+    return JobResult(stats, targets, warnings, source.damaged if isinstance(source, PictureSource) else 0)
 
 
 def _open(job: Job) -> tuple[VideoReader | PictureSource, list[Path]]:
@@ -184,5 +192,6 @@ def _side_by_side(derained: Derained) -> Picture:
 
 
 def _rain(derained: Derained) -> Picture:
-    assert derained.rain is not None
+    if derained.rain is None:  # a dry frame passed the gate, and nobody looked
+        return np.zeros_like(derained.clean)
     return compare.rain_picture(derained.rain)

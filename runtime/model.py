@@ -5,15 +5,16 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, overload
+from typing import Any, Literal, Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from derain.card import ModelCard, read_card
+from derain.card import ModelCard
 from derain.errors import FrameError
 from derain.models import resolve
 from derain.runtime.backends import Backend, choose
+from derain.runtime.engine.record import is_engine, read_model_card
 from derain.runtime.ports import Picture, PortBuffers, RainMap, require_whole
 
 _FRAME = "a uint8 array of shape (height, width, 3) in BGR order"
@@ -23,7 +24,7 @@ def load(name_or_path: str | Path, backend: str = "auto", threads: int | None = 
     """Open a model.
 
     Args:
-        name_or_path: a shipped name (see ``derain models``) or a file written by ``derain export``.
+        name_or_path: a shipped name (see ``derain models``), a file written by ``derain export``, or an engine.
         backend: ``"auto"`` or a backend's name; ``Model.backend_reason`` tells why it was chosen.
         threads: CPU threads of one inference; None for the physical cores this process may use.
 
@@ -34,10 +35,28 @@ def load(name_or_path: str | Path, backend: str = "auto", threads: int | None = 
         UsageError: no backend has that name, or ``threads`` is below 1.
     """
     path = resolve(name_or_path)
-    card = read_card(path)
+    card = read_model_card(path)
     require_whole(card, path)
-    chosen, reason = choose(backend, card)
+    chosen, reason = choose(backend, card, engine=is_engine(path))
     return Model(chosen(path, card, threads), reason)
+
+
+class Derainer(Protocol):
+    """What :class:`Model` and :class:`derain.runtime.tiling.TiledModel` have in common."""
+
+    card: ModelCard
+    device: str
+    backend_name: str
+    backend_reason: str
+
+    @overload
+    def __call__(self, frame: Picture, *, attention: Literal[False] = False) -> Picture: ...
+
+    @overload
+    def __call__(self, frame: Picture, *, attention: Literal[True]) -> tuple[Picture, RainMap]: ...
+
+    def close(self) -> None:
+        """Give the memory back."""
 
 
 class Model:
@@ -83,7 +102,8 @@ class Model:
             FrameError: a frame of another type or shape, or of a size the model does not take; an unusable ``out``.
             BackendError: the model is closed, or the inference failed.
         """
-        self._require_frame(frame)
+        require_frame(frame, self.card)
+        _require_fixed_size(frame, self.card)
         height, width = frame.shape[:2]
         clean = np.empty((height, width, 3), np.uint8) if out is None else _usable_out(out, frame)
         rain = np.empty((height, width), np.float32) if attention else None
@@ -95,31 +115,6 @@ class Model:
             self._backend.infer(inputs, outputs)
             buffers.finish(outputs, clean, rain)
         return clean if rain is None else (clean, rain)
-
-    def _require_frame(self, frame: Any) -> None:
-        if not isinstance(frame, np.ndarray):
-            raise FrameError(f"The frame is a {type(frame).__name__}", expected=_FRAME)
-        if frame.dtype != np.uint8:
-            fix = "Scale it to 0..255, round, and convert it: frame.astype(numpy.uint8)"
-            raise FrameError(f"The frame has dtype {frame.dtype}", expected=_FRAME, fix=fix)
-        if frame.ndim != 3 or frame.shape[2] != 3 or frame.size == 0:
-            raise FrameError(f"The frame has shape {frame.shape}", expected=_FRAME, fix=_shape_fix(frame))
-        height, width = frame.shape[:2]
-        least = self.card.geometry.minimum
-        if min(height, width) < least:
-            raise FrameError(
-                f"The frame has {width} x {height} pixels", expected=f"at least {least} x {least} for this model"
-            )
-        smallest, largest = self.card.profile.min, self.card.profile.max
-        # A profile with equal ends is a fixed shape inside the graph; a range only tells what an engine is built for.
-        for axis, found in (("height", height), ("width", width)):
-            position = 1 if axis == "height" else 2
-            if smallest[position] == largest[position] != found:
-                raise FrameError(
-                    f"The frame has {width} x {height} pixels",
-                    expected=f"{axis} {largest[position]}, for which this model was exported",
-                    fix="Resize the frame, or export a dynamic model with: derain export",
-                )
 
     def close(self) -> None:
         """Give the backend's memory back; closing twice does nothing."""
@@ -134,6 +129,41 @@ class Model:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def require_frame(frame: Any, card: ModelCard) -> None:
+    """Refuse what no model takes, and what is too small for this one.
+
+    Raises:
+        FrameError: not a uint8 (H, W, 3) array, or smaller than the card's minimum.
+    """
+    if not isinstance(frame, np.ndarray):
+        raise FrameError(f"The frame is a {type(frame).__name__}", expected=_FRAME)
+    if frame.dtype != np.uint8:
+        fix = "Scale it to 0..255, round, and convert it: frame.astype(numpy.uint8)"
+        raise FrameError(f"The frame has dtype {frame.dtype}", expected=_FRAME, fix=fix)
+    if frame.ndim != 3 or frame.shape[2] != 3 or frame.size == 0:
+        raise FrameError(f"The frame has shape {frame.shape}", expected=_FRAME, fix=_shape_fix(frame))
+    height, width = frame.shape[:2]
+    least = card.geometry.minimum
+    if min(height, width) < least:
+        raise FrameError(
+            f"The frame has {width} x {height} pixels", expected=f"at least {least} x {least} for this model"
+        )
+
+
+def _require_fixed_size(frame: Picture, card: ModelCard) -> None:
+    height, width = frame.shape[:2]
+    smallest, largest = card.profile.min, card.profile.max
+    # A profile with equal ends is a fixed shape inside the graph; a range only tells what an engine is built for.
+    for axis, found in (("height", height), ("width", width)):
+        position = 1 if axis == "height" else 2
+        if smallest[position] == largest[position] != found:
+            raise FrameError(
+                f"The frame has {width} x {height} pixels",
+                expected=f"{axis} {largest[position]}, for which this model was exported",
+                fix="Resize the frame, or export a dynamic model with: derain export",
+            )
 
 
 def _shape_fix(frame: NDArray[Any]) -> str | None:

@@ -20,11 +20,20 @@ _POLL_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Derained:
-    """A frame with its result: ``clean`` uint8 (H, W, 3) BGR, ``rain`` float32 (H, W) in [0, 1] if it was asked for."""
+    """A frame with its result.
+
+    Attributes:
+        clean: uint8 (H, W, 3) BGR; the frame's own pixels where ``gated``.
+        rain: float32 (H, W) in [0, 1], if it was asked for.
+        intensity: of the rain in the whole frame, 0 to 1, where a rain gate measured it.
+        gated: a rain gate let the frame pass untouched.
+    """
 
     frame: Frame
     clean: Picture
     rain: RainMap | None = None
+    intensity: float | None = None
+    gated: bool = False
 
 
 Outcome: TypeAlias = Derained | Passenger

@@ -72,9 +72,9 @@ class PortBuffers:
             clean: uint8 (H, W, 3), C-contiguous, where the result will be.
             rain: float32 (H, W), C-contiguous, or None to leave the map in a buffer of our own.
         """
-        inputs = {self._input.name: self._filled_input(frame)}
+        inputs = {self._input.name: as_input(frame, self._input, self._arrays[self._input.name])}
         outputs = {name: array for name, array in self._arrays.items() if name not in inputs}
-        if _is_native(self._output):
+        if is_native(self._output):
             outputs[self._output.name] = clean[None]
         if rain is not None and self._rain.dtype == "float32":
             outputs[self._rain.name] = rain[None]
@@ -82,25 +82,27 @@ class PortBuffers:
 
     def finish(self, outputs: Buffers, clean: Picture, rain: RainMap | None) -> None:
         """Convert what the graph wrote elsewhere than into ``clean`` and ``rain``."""
-        if not _is_native(self._output):
-            _to_bgr(outputs[self._output.name], self._output, clean)
+        if not is_native(self._output):
+            to_bgr(outputs[self._output.name], self._output, clean)
         if rain is not None and self._rain.dtype != "float32":
             rain[:] = outputs[self._rain.name][0]
 
-    def _filled_input(self, frame: Picture) -> NDArray[Any]:
-        if _is_native(self._input) and frame.flags.c_contiguous:
-            return frame[None]
-        array: NDArray[Any] = self._arrays[self._input.name]
-        planes = _rows_first(array, self._input)
-        ordered = frame if self._input.channels == "BGR" else frame[..., ::-1]
-        if self._input.dtype == "uint8":
-            planes[:] = ordered
-        else:
-            np.multiply(ordered, np.float32(1 / 255), out=planes, casting="same_kind")
-        return array
+
+def as_input(frame: Picture, port: Port, array: NDArray[Any]) -> NDArray[Any]:
+    """A frame uint8 (H, W, 3) BGR in a port's form: the frame itself where that fits, else ``array``, filled."""
+    if is_native(port) and frame.flags.c_contiguous:
+        return frame[None]
+    planes = _rows_first(array, port)
+    ordered = frame if port.channels == "BGR" else frame[..., ::-1]
+    if port.dtype == "uint8":
+        planes[:] = ordered
+    else:
+        np.multiply(ordered, np.float32(1 / 255), out=planes, casting="same_kind")
+    return array
 
 
-def _is_native(port: Port) -> bool:
+def is_native(port: Port) -> bool:
+    """Whether the port takes or gives frames as users have them."""
     return port.layout == "NHWC" and port.dtype == "uint8" and port.channels == "BGR"
 
 
@@ -110,7 +112,8 @@ def _rows_first(array: NDArray[Any], port: Port) -> NDArray[Any]:
     return first.transpose(1, 2, 0) if port.layout == "NCHW" else first
 
 
-def _to_bgr(array: NDArray[Any], port: Port, clean: Picture) -> None:
+def to_bgr(array: NDArray[Any], port: Port, clean: Picture) -> None:
+    """A port's picture as uint8 (H, W, 3) BGR in ``clean``; the array's content is used up."""
     planes = _rows_first(array, port)
     ordered = planes if port.channels == "BGR" else planes[..., ::-1]
     if port.dtype == "uint8":

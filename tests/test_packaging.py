@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = ("train", "export", "calibration", "runtime")
-LEFT_OUT = (".venv", "build", "dist", "tests", "docs", "runs", "derain-demo", "__pycache__", "native", "scripts")
+LEFT_OUT = (".venv", "build", "dist", "tests", "docs", "runs", "derain-demo", "__pycache__", "native")
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def tree_files(copy: Path) -> set[str]:
     found = set()
     for inside, folder in roots.items():
         for path in folder.rglob("*"):  # rglob does not follow the links src/derain/<stage>
-            wanted = path.suffix in {".py", ".onnx", ".toml", ".json", ".jpg", ".txt"} or path.name == "py.typed"
+            wanted = path.suffix in {".py", ".onnx", ".toml", ".json", ".jpg", ".txt", ".sh"} or path.name == "py.typed"
             if path.is_file() and wanted:
                 found.add(f"{inside}/{path.relative_to(folder).as_posix()}")
     return found

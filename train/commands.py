@@ -15,6 +15,8 @@ from derain.errors import UsageError
 from derain.files import atomic_path
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from derain.train.evaluation import Derain, Summary
 
 
@@ -94,6 +96,10 @@ def evaluate(
     dry: Annotated[
         list[Path] | None, typer.Option(help="Folder of dry pictures: how much does the model change them? Repeatable.")
     ] = None,
+    video: Annotated[
+        list[Path] | None,
+        typer.Option(help="Video, or folder of its frames: how much does the result flicker? Repeatable."),
+    ] = None,
     split: Annotated[Path | None, typer.Option(help="Measure only what this split file holds out.")] = None,
     check_overlap: Annotated[
         list[Path] | None,
@@ -111,9 +117,10 @@ def evaluate(
 
     sets = [(path, as_pairs(path, layout=layout)) for path in data or ()]
     sets += [(path, as_pairs(path, dry=True)) for path in dry or ()]
-    if not sets:
+    if not sets and not video:
         raise UsageError(
-            "There is nothing to evaluate on", fix="Give --data FOLDER of pairs, --dry FOLDER of dry pictures, or both"
+            "There is nothing to evaluate on",
+            fix="Give --data FOLDER of pairs, --dry FOLDER of dry pictures, --video FILE, or several of them",
         )
     if split is not None:
         sets = [(path, held_out_only(pairs, path, split)) for path, pairs in sets]
@@ -200,6 +207,30 @@ def _cells(summary: Summary, dry: bool) -> list[str]:
     if not dry:
         psnr, ssim = f"{psnr} ({summary.input_psnr:.2f})", f"{ssim} ({summary.input_ssim:.4f})"
     return [psnr, ssim, f"{summary.attention:.4f}"]
+
+
+def _flicker(derain: Derain, path: Path) -> dict[str, Any]:
+    """Flicker of a video's input, of the result, and of the result steadied as by ``derain run --steady``."""
+    from derain.runtime.steady import measure_video
+
+    plain, steadied = measure_video(lambda picture: derain(picture)[0], path)
+    return {
+        "video": str(path),
+        "pairs": plain.pairs,
+        "input": plain.input,
+        "output": plain.output,
+        "steadied": steadied.output,
+    }
+
+
+def _flicker_table(rows: list[dict[str, Any]]) -> Table:
+    from rich.table import Table
+
+    table = Table("video", "pairs", "input", "output", "steadied", title="Flicker, levels of 255 along the motion")
+    for row in rows:
+        figures = (f"{row[key]:.2f}" for key in ("input", "output", "steadied"))
+        table.add_row(row["video"], str(row["pairs"]), *figures)
+    return table
 
 
 def _load(model: str) -> Derain:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ class Frame:
         name: file name of a picture; empty for video.
         pts: presentation time in units of the source's time base; None for pictures.
         duration: in the same units, 0 when unknown.
+        seconds: presentation time of a file's frame; None where time is that of arrival.
     """
 
     pixels: Picture
@@ -30,6 +31,7 @@ class Frame:
     name: str = ""
     pts: int | None = None
     duration: int = 0
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class Source(Protocol):
     """How many frames will come, None when unknown; for progress only."""
     warnings: list[str]
     """What went wrong without ending the stream, one sentence each; complete once the iteration has ended."""
+    damaged: int
+    """Frames left out so far because they could not be read."""
 
     def __enter__(self) -> Source: ...
 
@@ -57,6 +61,14 @@ class Source(Protocol):
     ) -> None: ...
 
     def __iter__(self) -> Iterator[Item]: ...
+
+
+@runtime_checkable
+class Interruptible(Protocol):
+    """A source whose reading can be made to return from another thread, although nothing comes."""
+
+    def interrupt(self) -> None:
+        """End the reading."""
 
 
 class Sink(Protocol):

@@ -15,7 +15,7 @@ class PictureSource:
     """Reads pictures in the order given. One that cannot be read is left out; when all are, that is an error.
 
     Attributes:
-        failed: pictures that could not be read.
+        damaged: pictures that could not be read.
 
     Raises:
         FrameError: while iterating, when a single picture, or every one of several, cannot be read.
@@ -25,7 +25,7 @@ class PictureSource:
         self.paths = paths
         self.frame_count: int | None = len(paths)
         self.warnings: list[str] = []
-        self.failed = 0
+        self.damaged = 0
 
     def __enter__(self) -> PictureSource:
         return self
@@ -43,7 +43,7 @@ class PictureSource:
             except FrameError as error:
                 if len(self.paths) == 1:
                     raise
-                self.failed += 1
+                self.damaged += 1
                 self.warnings.append(str(error))
                 continue
             yield Frame(pixels, index, name=path.name)

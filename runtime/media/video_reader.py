@@ -215,7 +215,8 @@ class VideoReader:
             # Raw and damaged streams have frames without a time, or with one that goes back.
             pts = 0 if last is None else last + (self._step if pts is None else 1)
         self._last_pts = pts
-        return Frame(self.info.orientation.upright(stored), index, pts=pts, duration=int(decoded.duration or 0))
+        upright = self.info.orientation.upright(stored)
+        return Frame(upright, index, pts=pts, duration=int(decoded.duration or 0), seconds=float(pts * self._time_base))
 
     def _report(self, frames: int, whole: bool) -> None:
         if self.damaged:

@@ -173,6 +173,17 @@ def test_a_tiny_one_learns_its_objective() -> None:
     assert float(history[-1]["identity_clean"]) < 0.1
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_fresh_discriminators_are_awake(name: str) -> None:
+    """Without normalisation and with the published initialisation their scores would all be zero, for long."""
+    system = made(name)
+    rainy, _ = batch(system).both_sides()
+    steps = Steps(system, rate=2e-3)
+    history = [float(steps.step()["discriminator_rain"]) for _ in range(12)]
+    assert history[-1] < 0.95
+    assert float(system.judge_rain(rainy)[0].detach().std()) > 0.01
+
+
 def test_without_unpaired_pictures_it_says_so() -> None:
     with pytest.raises(DataError, match="unpaired"):
         Steps(build(NAMES[0])).step(Batch())

@@ -17,6 +17,7 @@ from derain.train.deployable import DeployableSpec
 from derain.train.losses.contrastive import patch_nce
 from derain.train.losses.hinge import hinge, hinge_discriminator
 from derain.train.networks.antialias import AntialiasedDiscriminator
+from derain.train.networks.blocks import init_he
 from derain.train.networks.patch_sample import PatchProjection, draw_places
 from derain.train.networks.removal import RemovalDeployable
 from derain.train.networks.resnet9 import Resnet9
@@ -125,9 +126,14 @@ class DcdGan(System):
         channels = self.rainer.tap_channels
         self.project_clearer = PatchProjection(channels, config.projection)
         self.project_rainer = PatchProjection(channels, config.projection)
-        drawn: list[nn.Module] = [self.judge_clean, self.judge_rain, self.project_clearer, self.project_rainer]
+        judges = [self.judge_clean, self.judge_rain]
+        drawn: list[nn.Module] = [self.project_clearer, self.project_rainer]
         if full:
-            drawn += [self.clearer, self.rainer]
+            drawn += [self.clearer, self.rainer, *judges]
+        else:
+            # With the published gain a signal fades to nothing on its way through layers without normalisation.
+            for judge in judges:
+                init_he(judge)
         for network in drawn:
             _init_xavier(network)
 

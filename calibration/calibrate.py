@@ -1,0 +1,163 @@
+"""From a float32 model and frames to a model of lower precision that passed the quality gate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from derain.calibration import gate
+from derain.calibration.describe_model import Outcome, lower_card, set_card
+from derain.calibration.frames import Options, described, feeds, held_out, spread
+from derain.calibration.half import to_half
+from derain.calibration.layers import Layers, find_layers, tensors_of
+from derain.calibration.qdq import quantize
+from derain.calibration.ranges import Method, Ranges, collect
+from derain.calibration.report import comparison, need_plots, plot_sensitivity, write_json
+from derain.calibration.search import Found, fewest_kept, sensitivities
+from derain.calibration.selection import Selection, select
+from derain.calibration.session import Runner
+from derain.card import ModelCard, read_card
+from derain.errors import CalibrationError, ModelFileError
+from derain.files import atomic_path
+from derain.images import write_image
+from derain.runtime.ports import Picture, require_whole
+
+if TYPE_CHECKING:
+    import onnx
+
+Build = Callable[[frozenset[str]], "onnx.ModelProto"]
+# The darkest and brightest a whole picture may become, levels of 255, and how far one frame may fall below the mean.
+SHIFT_LIMIT = 1.0
+WORST_FACTOR = 5.0
+_WORST_LEAST = 0.5  # dB: below this no single frame is a failure
+_SEARCH_CHECKS = 8
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """A finished model, not yet written, and how it came about."""
+
+    model: onnx.ModelProto
+    card: ModelCard
+    selection: Selection
+    found: Found
+    change: gate.Change
+    ranges: Ranges | None
+    worst: Picture
+
+
+def calibrate(path: Path, options: Options, *, say: Callable[[str], None] = lambda _: None) -> Calibrated:
+    """Choose frames, find ranges, quantize, and move layers back until the gate opens. Nothing is written.
+
+    Raises:
+        CalibrationError: no frames, or the gate stays closed.
+        FrameError: a frame of a size the model does not take.
+        ModelFileError: the model is not a whole float32 one.
+    """
+    need_plots()
+    model, card = _load(path)
+    layers = find_layers(model, str(path))
+    plain = Runner(model, card)
+    say("choosing frames")
+    selection = select(described(options, plain), options.count)
+    say("reading held-out frames")
+    checks = held_out(options, plain)
+    reference = gate.reference_error(card)
+    quick = spread(checks, _SEARCH_CHECKS)
+
+    def drop_on(build: Build, some: list[gate.Check]) -> Callable[[frozenset[str]], float]:
+        return lambda kept: gate.mean_drop(Runner(build(kept), card), some, reference)
+
+    ranges: Ranges | None = None
+    compared: dict[str, float] = {}
+    tensors = tensors_of(model, layers)
+    if options.kind == "int8":
+        tried: dict[Method, Ranges] = {}
+        for method in options.methods:
+            say(f"ranges by {method}")
+            tried[method] = collect(model, tensors, lambda: feeds(options, selection.names, card), method)
+            build = _builder(model, layers, tried[method])
+            compared[method] = drop_on(build, quick)(frozenset())
+        ranges = tried[min(tried, key=lambda method: compared[method])]
+    build = _builder(model, layers, ranges)
+    sensitivity = sensitivities(layers.convolutions, drop_on(build, quick), say=say)
+    found = fewest_kept(layers.convolutions, sensitivity, drop_on(build, checks), options.max_drop, say=say)
+    finished = build(found.kept)
+    say("the quality gate")
+    run = Runner(finished, card)
+    change = gate.measure(run, checks, reference)
+    judge(change, options.max_drop, options.kind)
+    worst = next(check for check in checks if check.name == change.worst.name)
+    picture = comparison(worst.derained, run(worst.rainy))
+    outcome = Outcome(selection, found.kept, change, ranges, compared)
+    new = lower_card(card, options, layers, outcome)
+    set_card(finished, new)
+    return Calibrated(finished, new, selection, found, change, ranges, picture)
+
+
+def judge(change: gate.Change, max_drop: float, kind: str) -> None:
+    """Let a calibration pass or fail.
+
+    Raises:
+        CalibrationError: the mean drop exceeds ``max_drop``, pictures become darker or brighter, or one frame is lost.
+    """
+    fix = "Nothing was written. Give more and more varied --frames, allow a larger --max-drop, or train with --qat"
+    if change.drop > max_drop:
+        raise CalibrationError(f"{kind} costs {change.drop:.3f} dB", expected=f"at most {max_drop:g} dB", fix=fix)
+    if abs(change.worst_shift) > SHIFT_LIMIT:
+        raise CalibrationError(
+            f"{kind} changes the mean of a frame by {change.worst_shift:+.2f} levels",
+            expected=f"at most {SHIFT_LIMIT:g}",
+            fix=fix,
+        )
+    limit = max(_WORST_LEAST, WORST_FACTOR * max_drop)
+    if change.worst.drop > limit:
+        raise CalibrationError(
+            f"{kind} costs {change.worst.drop:.2f} dB on '{change.worst.name}'",
+            expected=f"at most {limit:g} dB on any frame",
+            fix=fix,
+        )
+
+
+def write(done: Calibrated, output: Path, report: Path) -> None:
+    """Write the model, and into the folder ``report`` the figures, the worst frame and the sensitivity plot."""
+    write_image(report / "worst.png", done.worst)
+    plot_sensitivity(report / "sensitivity.png", done.found.sensitivity, done.found.kept, done.card.precision.kind)
+    assert done.card.calibration is not None
+    document = {
+        "calibration": done.card.calibration.model_dump(mode="json"),
+        "chosen": dict(zip(done.selection.names, done.selection.digests, strict=True)),
+        "sensitivity": done.found.sensitivity,
+        "search": done.found.steps,
+        "ranges": {} if done.ranges is None else done.ranges.largest,
+        "frames": [asdict(score) for score in done.change.scores],
+    }
+    write_json(report / "report.json", document)
+    with atomic_path(output) as temporary:
+        temporary.write_bytes(done.model.SerializeToString())
+
+
+def _load(path: Path) -> tuple[onnx.ModelProto, ModelCard]:
+    import onnx
+
+    card = read_card(path)
+    require_whole(card, path)
+    if card.precision.kind != "float32":
+        raise ModelFileError(
+            f"'{path}' is of precision {card.precision.kind} already",
+            expected="a float32 model",
+            fix="Calibrate the model it was made from",
+        )
+    try:
+        return onnx.load(str(path)), card
+    except Exception as error:
+        raise ModelFileError(f"'{path}' cannot be read as ONNX ({error})", fix="Export it again") from error
+
+
+def _builder(model: onnx.ModelProto, layers: Layers, ranges: Ranges | None) -> Build:
+    """The model of lower precision as a function of the layers kept above it."""
+    if ranges is None:
+        return lambda kept: to_half(model, frozenset([*layers.convolutions, *layers.products]) - kept)
+    return lambda kept: quantize(model, layers, ranges, kept)

@@ -1,0 +1,1 @@
+"""TensorRT engines: built, checked, kept and found again."""

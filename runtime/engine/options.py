@@ -1,0 +1,124 @@
+"""What an engine is built for: sizes, memory, compatibility."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from derain.card import Port, Profile
+from derain.errors import ModelFileError, UsageError
+
+_SIZE = re.compile(r"(\d+)x(\d+)(?:x(\d+))?")
+
+
+class BuildOptions(BaseModel):
+    """Everything that changes the engine that comes out, besides the model and the machine.
+
+    Attributes:
+        profile: sizes (batch, height, width) the engine takes, and the one it is fastest at.
+        capabilities: compute capabilities such as ``SM86`` to build for without a GPU (TensorRT-RTX only).
+        workspace_mib: scratch memory a kernel may use, MiB; None for TensorRT's default, all of the device.
+        optimization_level: 0 builds fast, 5 searches longest.
+        dla_core: run on this deep learning accelerator of an Orin, with the GPU for what it cannot do; None: GPU only.
+        hardware_compatible: the engine runs on every GPU from Ampere on, a little slower.
+        version_compatible: the engine runs with later TensorRT of the same major version.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    profile: Profile
+    capabilities: tuple[Annotated[str, Field(max_length=16)], ...] = ()
+    workspace_mib: Annotated[int, Field(ge=1, le=1 << 20)] | None = None
+    optimization_level: Annotated[int, Field(ge=0, le=5)] = 3
+    dla_core: Annotated[int, Field(ge=0, le=7)] | None = None
+    hardware_compatible: bool = False
+    version_compatible: bool = False
+
+
+def parse_size(text: str, option: str) -> tuple[int, int, int]:
+    """``1280x720`` or ``1280x720x4`` as (batch, height, width).
+
+    Raises:
+        UsageError: anything else.
+    """
+    match = _SIZE.fullmatch(text.strip().lower())
+    if match is None or not all(0 < int(number) <= 65536 for number in match.groups(default="1")):
+        raise UsageError(f"{option} is '{text}'", expected="WIDTHxHEIGHT or WIDTHxHEIGHTxBATCH, such as 1280x720")
+    width, height, batch = match.groups(default="1")
+    return int(batch), int(height), int(width)
+
+
+def narrowed_profile(
+    card: Profile,
+    size: str | None = None,
+    minimum: str | None = None,
+    optimum: str | None = None,
+    maximum: str | None = None,
+) -> Profile:
+    """The card's profile with what the user asks for in its place. ``size`` fixes all three.
+
+    Raises:
+        UsageError: a size that is none, that the file was not exported for, or min > opt or opt > max.
+    """
+    if size is not None:
+        if minimum or optimum or maximum:
+            raise UsageError("--size was given with --min, --opt or --max", expected="--size alone, or the others")
+        minimum = optimum = maximum = size
+    ends = {
+        "min": parse_size(minimum, "--min") if minimum else card.min,
+        "opt": parse_size(optimum, "--opt") if optimum else card.opt,
+        "max": parse_size(maximum, "--max") if maximum else card.max,
+    }
+    if card.fixed and any(shape != card.opt for shape in ends.values()):
+        raise UsageError(
+            f"The model was exported for the one size {size_text(card.opt)}",
+            expected=f"{size_text(card.opt)}",
+            fix="Export a dynamic model with derain export, without --size",
+        )
+    if minimum and not (optimum or maximum):
+        ends["opt"] = _at_least(ends["opt"], ends["min"])
+    if maximum and not (optimum or minimum):
+        ends["opt"] = _at_most(ends["opt"], ends["max"])
+    for low, middle, high in zip(ends["min"], ends["opt"], ends["max"], strict=True):
+        if not low <= middle <= high:
+            sizes = ", ".join(f"{name} {size_text(shape)}" for name, shape in ends.items())
+            raise UsageError(f"The sizes are {sizes}", expected="min <= opt <= max in width, height and batch")
+    return Profile(min=ends["min"], opt=ends["opt"], max=ends["max"])
+
+
+def size_text(shape: tuple[int, int, int]) -> str:
+    """(batch, height, width) as ``WIDTHxHEIGHT``, with the batch where it is not 1."""
+    batch, height, width = shape
+    return f"{width}x{height}" + (f"x{batch}" if batch != 1 else "")
+
+
+def input_shape(port: Port, size: tuple[int, int, int], context: int | None = None) -> tuple[int, ...]:
+    """Shape of an input tensor for pictures of (batch, height, width).
+
+    Args:
+        context: length of a context vector, for the port that carries one.
+
+    Raises:
+        ModelFileError: a context port of unknown length.
+    """
+    batch, height, width = size
+    if port.channels == "UV":
+        height, width = height // 2, width // 2
+    if port.layout == "NC":
+        if context is None:
+            raise ModelFileError(f"The length of the input '{port.name}' is not known", fix="Build a whole model")
+        return (batch, context)
+    if port.layout == "NHW":
+        return (batch, height, width)
+    channels = 2 if port.channels == "UV" else 3
+    return (batch, height, width, channels) if port.layout == "NHWC" else (batch, channels, height, width)
+
+
+def _at_least(shape: tuple[int, int, int], low: tuple[int, int, int]) -> tuple[int, int, int]:
+    return (max(shape[0], low[0]), max(shape[1], low[1]), max(shape[2], low[2]))
+
+
+def _at_most(shape: tuple[int, int, int], high: tuple[int, int, int]) -> tuple[int, int, int]:
+    return (min(shape[0], high[0]), min(shape[1], high[1]), min(shape[2], high[2]))

@@ -1,0 +1,1 @@
+"""Live streams: cameras, network streams and files that are derained as they come, several at once."""

@@ -1,0 +1,1 @@
+"""A page in the browser that shows live streams before and after deraining."""

@@ -1,0 +1,171 @@
+"""`derain calibrate` from end to end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import onnx
+import pytest
+from click.testing import Result
+from tiny_model import scene, tiny_model, write_pairs
+from typer.testing import CliRunner
+
+from derain.calibration.qdq import quantized_convolutions
+from derain.card import Profile, read_card
+from derain.cli import app
+from derain.images import read_image, write_image
+from derain.runtime.model import load
+
+CLI = CliRunner()
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    folder = write_pairs(tmp_path / "data", 8)
+    (tmp_path / "split.json").write_text(json.dumps({"data": ["01.png", "04.png"]}))
+    return folder
+
+
+def _calibrate(model: Path, frames: Path, *more: str) -> Result:
+    split = ["--split", str(frames.parent / "split.json")] if frames.name == "data" else []
+    return CLI.invoke(app, ["calibrate", str(model), "--frames", str(frames), *split, *more])
+
+
+def test_int8(tiny_file: Path, pairs: Path, tmp_path: Path) -> None:
+    output, cache = tmp_path / "out.int8.onnx", tmp_path / "out.cache"
+    result = _calibrate(tiny_file, pairs, "-o", str(output), "--cache", str(cache), "--max-drop", "0.5dB")
+    assert result.exit_code == 0, result.output
+    card = read_card(output)
+    assert card.precision.kind == "int8"
+    record = card.calibration
+    assert record is not None
+    assert record.int8 == quantized_convolutions(onnx.load(str(output)))
+    assert record.float32 == ["context/Conv"]
+    assert set(record.compared) == {"minmax", "entropy", "percentile"}
+    assert record.compared[str(record.ranges)] == min(record.compared.values())
+    assert (record.checked, record.paired) == (2, 2)
+    assert len(record.frames) == 6
+    assert all(len(digest) == 16 for digest in record.frames)
+    assert record.drop <= 0.5
+    assert "/" not in record.worst_frame
+    report = tmp_path / "out.int8.report"
+    assert read_image(report / "worst.png").shape == (64, 3 * 96 + 16, 3)
+    assert cv2.imread(str(report / "sensitivity.png")) is not None
+    document = json.loads((report / "report.json").read_text())
+    assert list(document["chosen"].values()) == record.frames
+    assert set(document["sensitivity"]) == {*record.int8, *record.float16}
+    assert cache.read_text().startswith("TRT-100300-EntropyCalibration2\n")
+    with load(output) as model:
+        assert model.backend_name == "onnxruntime"
+        assert model(scene(30)[0]).shape == (64, 96, 3)
+
+
+def test_it_repeats_exactly(tiny_file: Path, pairs: Path, tmp_path: Path) -> None:
+    outputs = [tmp_path / name for name in ("a.onnx", "b.onnx")]
+    for output in outputs:
+        _calibrate(tiny_file, pairs, "-o", str(output), "--max-drop", "1")
+    assert outputs[0].read_bytes() == outputs[1].read_bytes()
+
+
+def test_the_gate_keeps_layers(tiny_file: Path, pairs: Path, tmp_path: Path) -> None:
+    """A limit between the loss with all layers in INT8 and with none moves some. Without truth any change is a loss."""
+    first, second = tmp_path / "a.onnx", tmp_path / "b.onnx"
+    _calibrate(tiny_file, pairs / "rainy", "-o", str(first), "--max-drop", "5")
+    whole = read_card(first).calibration
+    assert whole is not None
+    assert whole.float16 == []
+    assert whole.psnr_before is None
+    limit = f"{whole.drop / 2:.6f}"
+    result = _calibrate(tiny_file, pairs / "rainy", "-o", str(second), "--max-drop", limit)
+    assert result.exit_code == 0, result.output
+    some = read_card(second).calibration
+    assert some is not None
+    assert some.float16
+    assert some.drop <= float(limit) < whole.drop
+
+
+def test_a_gate_that_stays_closed_writes_nothing(tiny_file: Path, pairs: Path, tmp_path: Path) -> None:
+    import derain.calibration.calibrate as module
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module.gate, "_drop", lambda *_: 9.0)
+        before = sorted(tmp_path.iterdir())
+        result = CLI.invoke(app, ["calibrate", str(tiny_file), "--frames", str(pairs), "-o", str(tmp_path / "c.onnx")])
+    assert result.exit_code == 1
+    assert "int8 costs 9.000 dB" in " ".join(result.output.split())
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_fp16(tiny_file: Path, pairs: Path, tmp_path: Path) -> None:
+    output = tmp_path / "half.onnx"
+    result = _calibrate(tiny_file, pairs, "-o", str(output), "--precision", "fp16", "--max-drop", "0.01")
+    assert result.exit_code == 0, result.output
+    card = read_card(output)
+    assert card.precision.kind == "float16"
+    assert card.calibration is not None
+    assert "stem/Conv" in card.calibration.float16
+    again = _calibrate(output, pairs, "-o", str(tmp_path / "again.onnx"))
+    assert again.exit_code == 1
+    assert "float16 already" in again.output
+
+
+def test_without_held_out_frames_some_are_set_aside(tiny_file: Path, pairs: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.onnx"
+    arguments = ["calibrate", str(tiny_file), "--frames", str(pairs), "--count", "4", "-o", str(output)]
+    result = CLI.invoke(app, [*arguments, "--max-drop", "3"])
+    assert result.exit_code == 0, result.output
+    record = read_card(output).calibration
+    assert record is not None
+    assert len(record.frames) == 4
+    assert record.checked >= 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--precision", "fp8"], 2, "FP8 is not supported"),
+        (["--precision", "int4"], 2, "int8 or fp16"),
+        (["--max-drop", "much"], 2, "decibels"),
+        (["-o", "model.trt"], 2, "ending in .onnx"),
+        (["--precision", "fp16", "--cache", "c"], 2, "--cache was given"),
+        (["--check", "nowhere"], 1, "does not exist"),
+    ],
+)
+def test_mistakes(
+    tiny_file: Path, pairs: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int, message: str
+) -> None:
+    monkeypatch.chdir(pairs.parent)
+    before = sorted(pairs.parent.iterdir())
+    result = CLI.invoke(app, ["calibrate", str(tiny_file), "--frames", str(pairs), *arguments])
+    assert result.exit_code == code, result.output
+    assert message in " ".join(result.output.split())
+    assert sorted(pairs.parent.iterdir()) == before
+
+
+def test_a_cache_for_a_version_without_one_stops_before_writing(tiny_file: Path, pairs: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.onnx"
+    result = _calibrate(tiny_file, pairs, "-o", str(output), "--cache", str(tmp_path / "c"), "--cache-for", "11.1")
+    assert result.exit_code == 2
+    assert not output.exists()
+
+
+def test_frames_of_a_wrong_size(pairs: Path, tmp_path: Path) -> None:
+    fixed = tmp_path / "fixed.onnx"
+    size = (1, 32, 48)
+    fixed.write_bytes(tiny_model(Profile(min=size, opt=size, max=size)).SerializeToString())
+    result = _calibrate(fixed, pairs, "-o", str(tmp_path / "out.onnx"))
+    assert result.exit_code == 1
+    text = " ".join(result.output.split())
+    assert "96 x 64 pixels" in text
+    assert "48 x 32" in text
+
+
+def test_constant_frames_are_refused(tiny_file: Path, tmp_path: Path) -> None:
+    import numpy as np
+
+    write_image(tmp_path / "grey" / "a.png", np.full((64, 96, 3), 99, np.uint8))
+    result = CLI.invoke(app, ["calibrate", str(tiny_file), "--frames", str(tmp_path / "grey")])
+    assert result.exit_code == 1
+    assert "constant" in result.output
