@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from derain.train import parallel
 from derain.train.networks.blocks import conv3, zero_init
 
 NOISE_CHANNELS = 4
@@ -86,7 +87,7 @@ class Rfdr(nn.Module):
     def noise(clean: Tensor, generator: torch.Generator | None) -> Tensor:
         """A draw of the diversity noise z (B, 4, H/4, W/4), N(0, 1)."""
         b, _, h, w = clean.shape
-        z = torch.randn(b, NOISE_CHANNELS, h // _GRID, w // _GRID, generator=generator)
+        z = parallel.randn((b, NOISE_CHANNELS, h // _GRID, w // _GRID), generator)
         return z.to(clean.device)
 
     def forward(self, clean: Tensor, attention: Tensor, noise: Tensor | None = None) -> RainParts:

@@ -212,7 +212,7 @@ class RainCycle(System):
         """Generated rain as the second deraining sees it."""
         second = made.detach() if self.config.detach_rainy else made
         if self.config.adversarial_noise:
-            noise = torch.randn(second.shape, generator=context.generator).to(second.device)
+            noise = context.randn(*second.shape).to(second.device)
             second = second + noise * (self.config.adversarial_noise / 255)
         return Crops(second, thumbnail(second.clamp(0, 1)))
 
