@@ -14,6 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = ("train", "export", "calibration", "runtime")
+PACKAGED = {".py", ".onnx", ".toml", ".json", ".jpg", ".txt", ".sh", ".npz", ".html", ".css", ".js"}
 LEFT_OUT = (".venv", "build", "dist", "tests", "docs", "runs", "derain-demo", "__pycache__", "native")
 
 
@@ -42,8 +43,7 @@ def tree_files(copy: Path) -> set[str]:
     found = set()
     for inside, folder in roots.items():
         for path in folder.rglob("*"):  # rglob does not follow the links src/derain/<stage>
-            wanted = path.suffix in {".py", ".onnx", ".toml", ".json", ".jpg", ".txt", ".sh"} or path.name == "py.typed"
-            if path.is_file() and wanted:
+            if path.is_file() and (path.suffix in PACKAGED or path.name == "py.typed"):
                 found.add(f"{inside}/{path.relative_to(folder).as_posix()}")
     return found
 

@@ -145,13 +145,17 @@ def evaluate(
                 report.append({"set": name, "dry": is_dry, **asdict(summary), "pictures": pictures})
             means[is_dry] += [score.attention for score in scores]
     console = Console()
-    console.print(table)
+    if sets:
+        console.print(table)
     auc = attention_auc(means[False], means[True]) if means[False] and means[True] else None
     if auc is not None:
         console.print(f"The mean attention tells rainy from dry pictures with an AUC of {auc:.3f}")
+    flicker = [_flicker(derain, path) for path in video or ()]
+    if flicker:
+        console.print(_flicker_table(flicker))
     if json_file is not None:
         with atomic_path(json_file) as temporary:
-            document = {"model": Path(model).name, "attention_auc": auc, "results": report}
+            document = {"model": Path(model).name, "attention_auc": auc, "results": report, "video": flicker}
             temporary.write_text(json.dumps(document, indent=1) + "\n")
 
 

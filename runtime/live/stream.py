@@ -173,7 +173,8 @@ class Stream:
         self.state, self.reason, self.capturing = state, reason, False
         self.generation += 1
         if state == "failed":
-            self.dropped["stopped"] += len(self.waiting) + len(self.outbox)
+            if lost := len(self.waiting) + len(self.outbox):
+                self.dropped["stopped"] += lost
             self.waiting.clear()
             self.outbox.clear()
 

@@ -16,7 +16,7 @@ from derain.train.recipe import parse_recipe, read_recipe_text, shipped_recipes
 from derain.train.systems import find_system
 
 TENSORRT = CAPABILITIES if importlib.util.find_spec("tensorrt_rtx") else ()
-RANGE = Profile(min=(1, 64, 64), opt=(1, 360, 640), max=(2, 1080, 1920))
+RANGE = Profile(min=(1, 64, 64), opt=(1, 720, 1280), max=(2, 1080, 1920))
 FIXED = Profile(min=(1, 270, 480), opt=(1, 270, 480), max=(1, 270, 480))
 
 

@@ -33,8 +33,9 @@ from gi.repository import GLib, Gst, GstRtspServer
 Gst.init(None)
 server = GstRtspServer.RTSPServer(); server.set_service(sys.argv[1]); server.set_address("127.0.0.1")
 factory = GstRtspServer.RTSPMediaFactory(); factory.set_shared(True)
-factory.set_launch("( videotestsrc is-live=true pattern=" + sys.argv[2] + " ! video/x-raw,width=" + sys.argv[3] +
-                   ",height=96,framerate=15/1 ! jpegenc ! rtpjpegpay name=pay0 pt=26 )")
+caps = "video/x-raw,format=I420,height=96,framerate=15/1,width=" + sys.argv[3]
+source = "videotestsrc is-live=true pattern=" + sys.argv[2]
+factory.set_launch("( " + source + " ! " + caps + " ! jpegenc ! rtpjpegpay name=pay0 pt=26 )")
 server.get_mount_points().add_factory("/camera", factory); server.attach(None)
 print("ready", flush=True)
 GLib.MainLoop().run()

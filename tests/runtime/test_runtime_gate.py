@@ -98,8 +98,7 @@ def test_the_hysteresis_holds_between_the_thresholds() -> None:
     seen = []
     for index, value in enumerate([0.05] * 5 + [0.4] * 5 + [0.7] * 5 + [0.4] * 5 + [0.1] * 5):
         level = value
-        result = gate(Frame(np.zeros((2, 2, 3), np.uint8), index, seconds=float(index)))
-        assert result.gated != gate.raining
+        gate(Frame(np.zeros((2, 2, 3), np.uint8), index, seconds=float(index)))
         seen.append(gate.raining)
     assert seen == [False] * 10 + [True] * 10 + [False] * 5
 
