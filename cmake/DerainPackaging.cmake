@@ -9,6 +9,10 @@ if(NOT DEFINED CMAKE_INSTALL_RPATH_USE_LINK_PATH)
   set(CMAKE_INSTALL_RPATH_USE_LINK_PATH ON)
 endif()
 set_target_properties(derain PROPERTIES INSTALL_RPATH_USE_LINK_PATH ${CMAKE_INSTALL_RPATH_USE_LINK_PATH})
+if(CMAKE_INSTALL_RPATH_USE_LINK_PATH AND TARGET openvino::runtime)
+  # By itself CMake leaves out folders inside the source tree, and a virtual environment often lies there.
+  set_target_properties(derain PROPERTIES INSTALL_RPATH "$<TARGET_FILE_DIR:openvino::runtime>")
+endif()
 set_target_properties(derain-native PROPERTIES INSTALL_RPATH "$ORIGIN/../${CMAKE_INSTALL_LIBDIR}")
 
 set(config_folder ${CMAKE_INSTALL_LIBDIR}/cmake/derain)

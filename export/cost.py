@@ -164,7 +164,7 @@ def _weights(model: onnx.ModelProto) -> tuple[int, int]:
     scales = {
         name
         for node in model.graph.node
-        if "QuantizeLinear" in node.op_type or "Dequantize" in node.op_type
+        if "QuantizeLinear" in node.op_type or "Dequantize" in node.op_type or node.op_type == "Resize"
         for name in node.input[1:]
     }
     kinds = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.INT8}

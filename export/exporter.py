@@ -139,10 +139,9 @@ def build(
     judge(parity, network.spec.variant, half=options.half, what=f"{network.spec.system} ({network.spec.variant})")
     card = _card(graph, info, options, parity, companion)
     cost = measure(model, card, options.profile.opt)
-    # The graph counts scales and shapes too, and equal tensors once; of a whole network the module knows best.
-    whole = sum(weight.numel() for weight in network.parameters())
-    parameters = whole if part == "whole" else cost.parameters
-    card = card.model_copy(update={"cost": Cost(parameters=parameters, kmac_per_pixel=round(cost.kmac_per_pixel, 4))})
+    card = card.model_copy(
+        update={"cost": Cost(parameters=cost.parameters, kmac_per_pixel=round(cost.kmac_per_pixel, 4))}
+    )
     if options.tensorrt:
         say(f"building with TensorRT-RTX for {', '.join(options.tensorrt)}")
         card = _verified_by_tensorrt(model, card, options.tensorrt)
