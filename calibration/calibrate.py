@@ -19,7 +19,7 @@ from derain.calibration.search import Found, fewest_kept, sensitivities
 from derain.calibration.selection import Selection, select
 from derain.calibration.session import Runner
 from derain.card import ModelCard, read_card
-from derain.errors import CalibrationError, ModelFileError
+from derain.errors import ModelFileError
 from derain.files import atomic_path
 from derain.images import write_image
 from derain.runtime.ports import Picture, require_whole
@@ -28,10 +28,6 @@ if TYPE_CHECKING:
     import onnx
 
 Build = Callable[[frozenset[str]], "onnx.ModelProto"]
-# The darkest and brightest a whole picture may become, levels of 255, and how far one frame may fall below the mean.
-SHIFT_LIMIT = 1.0
-WORST_FACTOR = 5.0
-_WORST_LEAST = 0.5  # dB: below this no single frame is a failure
 _SEARCH_CHECKS = 8
 
 
@@ -67,58 +63,38 @@ def calibrate(path: Path, options: Options, *, say: Callable[[str], None] = lamb
     reference = gate.reference_error(card)
     quick = spread(checks, _SEARCH_CHECKS)
 
-    def drop_on(build: Build, some: list[gate.Check]) -> Callable[[frozenset[str]], float]:
-        return lambda kept: gate.mean_drop(Runner(build(kept), card), some, reference)
+    def alone(build: Build) -> Callable[[frozenset[str]], float]:
+        return lambda kept: gate.mean_drop(Runner(build(kept), card), quick, reference)
+
+    def whole(build: Build, kept: frozenset[str]) -> tuple[float, float]:
+        return gate.burden(Runner(build(kept), card), checks, reference, options.max_drop)
 
     ranges: Ranges | None = None
     compared: dict[str, float] = {}
     tensors = tensors_of(model, layers)
     if options.kind == "int8":
         tried: dict[Method, Ranges] = {}
+        burdens: dict[Method, float] = {}
         for method in options.methods:
             say(f"ranges by {method}")
             tried[method] = collect(model, tensors, lambda: feeds(options, selection.names, card), method)
             build = _builder(model, layers, tried[method])
-            compared[method] = drop_on(build, quick)(frozenset())
-        ranges = tried[min(tried, key=lambda method: compared[method])]
+            compared[method], burdens[method] = whole(build, frozenset())
+        ranges = tried[min(burdens, key=lambda method: burdens[method])]
     build = _builder(model, layers, ranges)
-    sensitivity = sensitivities(layers.convolutions, drop_on(build, quick), say=say)
-    found = fewest_kept(layers.convolutions, sensitivity, drop_on(build, checks), options.max_drop, say=say)
+    sensitivity = sensitivities(layers.convolutions, alone(build), say=say)
+    found = fewest_kept(layers.convolutions, sensitivity, lambda kept: whole(build, kept)[1], options.max_drop, say=say)
     finished = build(found.kept)
     say("the quality gate")
     run = Runner(finished, card)
     change = gate.measure(run, checks, reference)
-    judge(change, options.max_drop, options.kind)
+    gate.judge(change, options.max_drop, options.kind)
     worst = next(check for check in checks if check.name == change.worst.name)
     picture = comparison(worst.derained, run(worst.rainy))
     outcome = Outcome(selection, found.kept, change, ranges, compared)
     new = lower_card(card, options, layers, outcome)
     set_card(finished, new)
     return Calibrated(finished, new, selection, found, change, ranges, picture)
-
-
-def judge(change: gate.Change, max_drop: float, kind: str) -> None:
-    """Let a calibration pass or fail.
-
-    Raises:
-        CalibrationError: the mean drop exceeds ``max_drop``, pictures become darker or brighter, or one frame is lost.
-    """
-    fix = "Nothing was written. Give more and more varied --frames, allow a larger --max-drop, or train with --qat"
-    if change.drop > max_drop:
-        raise CalibrationError(f"{kind} costs {change.drop:.3f} dB", expected=f"at most {max_drop:g} dB", fix=fix)
-    if abs(change.worst_shift) > SHIFT_LIMIT:
-        raise CalibrationError(
-            f"{kind} changes the mean of a frame by {change.worst_shift:+.2f} levels",
-            expected=f"at most {SHIFT_LIMIT:g}",
-            fix=fix,
-        )
-    limit = max(_WORST_LEAST, WORST_FACTOR * max_drop)
-    if change.worst.drop > limit:
-        raise CalibrationError(
-            f"{kind} costs {change.worst.drop:.2f} dB on '{change.worst.name}'",
-            expected=f"at most {limit:g} dB on any frame",
-            fix=fix,
-        )
 
 
 def write(done: Calibrated, output: Path, report: Path) -> None:

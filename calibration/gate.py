@@ -10,12 +10,17 @@ import cv2
 import numpy as np
 
 from derain.card import ModelCard
+from derain.errors import CalibrationError
 from derain.metrics import luma, psnr, ssim
 from derain.runtime.ports import Picture
 
 Derain = Callable[[Picture], Picture]
 # Quality of the float32 model where the card states none, dB.
 USUAL_PSNR = 30.0
+# How far the mean level of a frame may shift, of 255, and how far one frame may fall.
+SHIFT_LIMIT = 1.0
+_WORST_FACTOR = 5.0
+_WORST_LEAST = 0.5  # dB: below this no single frame is a failure
 _SMOOTH = 8  # levels: the range within a smooth 9x9 neighbourhood
 _EXACT = 100.0  # dB, for equal pictures
 
@@ -90,8 +95,48 @@ def estimated_drop(difference: float, reference: float) -> float:
 
 
 def mean_drop(derain: Derain, checks: Sequence[Check], reference: float) -> float:
-    """The one figure that the search needs, in dB."""
+    """The drop alone, in dB."""
     return float(np.mean([_drop(derain(check.rainy), check, reference) for check in checks]))
+
+
+def burden(derain: Derain, checks: Sequence[Check], reference: float, max_drop: float) -> tuple[float, float]:
+    """The drop in dB, and what the search lowers: the drop, or beyond ``max_drop`` where another limit breaks."""
+    drops, shifts = [], []
+    for check in checks:
+        found = derain(check.rainy)
+        drops.append(_drop(found, check, reference))
+        shifts.append(abs(float(found.mean() - check.derained.mean())))
+    drop = float(np.mean(drops))
+    over = max(max(shifts) / SHIFT_LIMIT, max(drops) / worst_limit(max_drop))
+    return drop, drop if over <= 1 else max(drop, max_drop) + over
+
+
+def worst_limit(max_drop: float) -> float:
+    """How much any one frame may lose, dB."""
+    return max(_WORST_LEAST, _WORST_FACTOR * max_drop)
+
+
+def judge(change: Change, max_drop: float, kind: str) -> None:
+    """Let a calibration pass or fail.
+
+    Raises:
+        CalibrationError: the mean drop exceeds ``max_drop``, a frame becomes darker or brighter, or one frame is lost.
+    """
+    fix = "Nothing was written. Give more and more varied --frames, or allow a larger --max-drop"
+    if change.drop > max_drop:
+        raise CalibrationError(f"{kind} costs {change.drop:.3f} dB", expected=f"at most {max_drop:g} dB", fix=fix)
+    if abs(change.worst_shift) > SHIFT_LIMIT:
+        raise CalibrationError(
+            f"{kind} changes the mean of a frame by {change.worst_shift:+.2f} levels",
+            expected=f"at most {SHIFT_LIMIT:g}",
+            fix=fix,
+        )
+    if change.worst.drop > worst_limit(max_drop):
+        raise CalibrationError(
+            f"{kind} costs {change.worst.drop:.2f} dB on '{change.worst.name}'",
+            expected=f"at most {worst_limit(max_drop):g} dB on any frame",
+            fix=fix,
+        )
 
 
 def measure(derain: Derain, checks: Sequence[Check], reference: float) -> Change:

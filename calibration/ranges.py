@@ -19,11 +19,10 @@ from derain.errors import CalibrationError
 if TYPE_CHECKING:
     import onnx
 
-Method = Literal["minmax", "entropy", "percentile"]
+Method = Literal["minmax", "entropy", "percentile-99.99", "percentile-99.999"]
 METHODS: tuple[Method, ...] = get_args(Method)
 Feed = dict[str, NDArray[Any]]
 
-_PERCENTILE = 99.99
 _BINS = 256
 _VALUES = 1 << 16
 # The histogram calibrators hold every tensor of one frame: so many bytes at most, and more passes for more.
@@ -68,7 +67,7 @@ def collect(
         tensors: activations of it.
         frames: gives the graph's inputs, one frame at a time; it is called once a pass.
         method: ``minmax``: the largest magnitude seen; ``entropy``: the threshold of least Kullback-Leibler divergence;
-            ``percentile``: the magnitude that 99.99 % of values do not exceed.
+            ``percentile-P``: the magnitude that P % of values do not exceed.
         progress: called after each frame of each pass.
 
     Raises:
@@ -128,16 +127,17 @@ class _OneFrame:
 def _calibrator(method: Method, tensors: set[str], plain: Path, augmented: Path) -> Any:
     from onnxruntime.quantization import calibrate
 
-    options: dict[str, dict[str, Any]] = {
+    kind, _, percentile = method.partition("-")
+    known: dict[str, dict[str, Any]] = {
         "minmax": {},
         "entropy": {"num_bins": _BINS, "num_quantized_bins": 128, "symmetric": True},
-        "percentile": {"percentile": _PERCENTILE, "symmetric": True},
+        "percentile": {"percentile": float(percentile or 0), "symmetric": True},
     }
     base = {
         "minmax": calibrate.MinMaxCalibrater,
         "entropy": calibrate.EntropyCalibrater,
         "percentile": calibrate.PercentileCalibrater,
-    }[method]
+    }[kind]
 
     class Chosen(base):  # type: ignore[misc, valid-type]
         """Looks at the tensors that are asked for, not at all of some operators."""
@@ -146,7 +146,7 @@ def _calibrator(method: Method, tensors: set[str], plain: Path, augmented: Path)
             values = (*model.graph.value_info, *model.graph.output, *model.graph.input)
             return tensors, {value.name: value for value in values}
 
-    calibrator = Chosen(plain, None, str(augmented), **options[method])
+    calibrator = Chosen(plain, None, str(augmented), **known[kind])
     calibrator.augment_graph()
     calibrator.create_inference_session()
     calibrator.infer_session = _Thinned(calibrator.infer_session, tensors if method != "minmax" else set())

@@ -136,7 +136,10 @@ class Calibration(_Part):
     """
 
     ranges: Text | None = Field(default=None, description="method of the activations' ranges; None where it needs none")
-    compared: dict[Text, float] = Field(default={}, description="methods tried, to the drop that each caused, dB")
+    compared: dict[Text, float] = Field(
+        default={},
+        description="methods tried, to the drop of each with no layer kept, dB",
+    )
     selection: Text = Field(description="how the frames were chosen")
     frames: list[Text] = Field(description="SHA-256 of each frame's pixels, first 16 hexadecimal digits")
     int8: list[Text] = Field(default=[], description="layers that compute in INT8")

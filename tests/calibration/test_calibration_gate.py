@@ -9,7 +9,6 @@ import pytest
 from tiny_model import scene, tiny_card
 
 from derain.calibration import gate
-from derain.calibration.calibrate import judge
 from derain.calibration.search import fewest_kept, sensitivities
 from derain.errors import CalibrationError
 from derain.metrics import psnr
@@ -40,7 +39,7 @@ def test_darkening_is_seen() -> None:
     assert -6 <= change.worst_shift <= change.mean_shift < -5
     assert change.clipped_low >= 0
     with pytest.raises(CalibrationError, match=r"-[56]\.\d+ levels"):
-        judge(change, 100.0, "int8")
+        gate.judge(change, 100.0, "int8")
 
 
 def test_the_drop_is_the_difference_of_psnr() -> None:
@@ -54,7 +53,17 @@ def test_the_drop_is_the_difference_of_psnr() -> None:
     assert change.drop == pytest.approx(np.mean(expected))
     assert change.worst.drop == pytest.approx(max(expected))
     with pytest.raises(CalibrationError, match=r"at most 0\.01 dB"):
-        judge(change, 0.01, "int8")
+        gate.judge(change, 0.01, "int8")
+
+
+def test_the_search_sees_every_limit_of_the_gate() -> None:
+    """A drop that is small enough does not do where a frame is darkened: more layers must move."""
+    checks = [_check(seed) for seed in range(2)]
+    outputs = {check.rainy.tobytes(): check.derained for check in checks}
+    same = gate.burden(lambda frame: outputs[frame.tobytes()], checks, 1.0, 0.2)
+    darker = gate.burden(lambda frame: np.maximum(outputs[frame.tobytes()], 2) - 2, checks, 1.0, 50.0)
+    assert same == (0, 0)
+    assert darker[0] < 50.0 < darker[1]
 
 
 def test_without_truth_the_drop_is_estimated() -> None:

@@ -18,13 +18,13 @@ from derain.export.verify_trt import build_bytes
 from derain.models import shipped
 
 pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed (pip install tensorrt-rtx-cu13)")
-# TensorRT-RTX 1.7 dequantizes and computes in float for SM86; for SM89 and SM120 it does not.
-CAPABILITY = "SM89"
+# Not SM75: for Turing, TensorRT-RTX 1.7 dequantizes and computes in float.
+CAPABILITIES = ("SM86", "SM89", "SM120")
 EDGE_SIZES = ["nano", "edge", "aueid-edge", "derain-cyclegan-edge", "dcd-gan-edge", "remaen-edge"]
 
 
-def _kinds(model: onnx.ModelProto, card: ModelCard) -> dict[str, str]:
-    report = build_bytes(model.SerializeToString(), card, CAPABILITY)
+def _kinds(model: onnx.ModelProto, card: ModelCard, capability: str = "SM89") -> dict[str, str]:
+    report = build_bytes(model.SerializeToString(), card, capability)
     return report.convolutions([node.name for node in model.graph.node if node.op_type == "Conv"])
 
 
@@ -47,8 +47,9 @@ def _check(model: onnx.ModelProto, card: ModelCard) -> None:
     ranges = collect(model, tensors_of(model, layers), feeds, "minmax")
     quantized = quantize(model, layers, ranges)
     assert quantized_convolutions(quantized) == list(layers.convolutions)
-    kinds = _kinds(quantized, card)
-    assert {name: kinds[name] for name in layers.convolutions} == dict.fromkeys(layers.convolutions, "Int8")
+    for capability in CAPABILITIES:
+        kinds = _kinds(quantized, card, capability)
+        assert {name: kinds[name] for name in layers.convolutions} == dict.fromkeys(layers.convolutions, "Int8")
     found, wanted = Runner(quantized, card)(frames[0]), Runner(model, card)(frames[0])
     assert np.abs(found.astype(int) - wanted.astype(int)).mean() < 8
 
