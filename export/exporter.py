@@ -224,7 +224,19 @@ def _quality(info: CheckpointInfo | None, options: ExportOptions) -> list[Qualit
 
 
 def _training(info: CheckpointInfo) -> Training:
-    return Training(recipe=info.name, data=info.data, steps=info.step, seed=info.seed, minutes=info.minutes)
+    lineage = [
+        f"{what} '{other['name']}' (SHA-256 {other['sha256'][:16]})"
+        for what, other in (("begun from", info.begun_from), ("taught by", info.teacher))
+        if other
+    ]
+    return Training(
+        recipe=info.name,
+        data=info.data,
+        steps=info.step,
+        seed=info.seed,
+        minutes=info.minutes,
+        notes="; ".join(lineage),
+    )
 
 
 def _verified_by_tensorrt(model: onnx.ModelProto, card: ModelCard, capabilities: tuple[str, ...]) -> ModelCard:

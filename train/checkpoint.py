@@ -41,6 +41,8 @@ class CheckpointInfo:
         minutes: time spent training, wall clock, over all resumed parts.
         quality: figures measured at the end of the run, each valid as :class:`derain.card.Quality`.
         teacher: name and SHA-256 of the checkpoint that the run was distilled from; empty if none.
+        begun_from: name and SHA-256 of the checkpoint whose weights the run began with, and under ``new`` the parts
+            that did not come from there; empty if it began from random weights.
     """
 
     name: str
@@ -54,6 +56,7 @@ class CheckpointInfo:
     minutes: float
     quality: list[dict[str, Any]]
     teacher: dict[str, str] = field(default_factory=dict)
+    begun_from: dict[str, str] = field(default_factory=dict)
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -113,6 +116,7 @@ def load_deployable(path: str | Path) -> tuple[Deployable, CheckpointInfo]:
         minutes=state["minutes"],
         quality=state["quality"],
         teacher=state.get("teacher", {}),
+        begun_from=state.get("begun_from", {}),
     )
     return derainer, info
 

@@ -63,6 +63,10 @@ def train(
     split: Annotated[Path | None, typer.Option(help="JSON file of held-out pictures: {folder: [names]}.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the run. Default: runs/RECIPE.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's checkpoint, exactly.")] = False,
+    init: Annotated[
+        Path | None,
+        typer.Option(metavar="CKPT", help="Begin with the weights of another run's checkpoint, as far as they fit."),
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's number of steps.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     devices: Annotated[int, typer.Option(min=1, help="How many GPUs or processes.")] = 1,
@@ -83,7 +87,7 @@ def train(
         text = re.sub(r"(?m)^steps\s*=.*$", f"steps = {steps}", text, count=1)
     pictures = gather(rainy or (), clean or (), pairs or (), split, layout)
     machine = Machine(device, devices, precision.value, threads, workers, compile_)
-    trainer = Trainer(text, pictures, out or Path("runs") / Path(recipe).stem, machine, resume=resume)
+    trainer = Trainer(text, pictures, out or Path("runs") / Path(recipe).stem, machine, resume=resume, begin_from=init)
     checkpoint = trainer.run()
     if trainer.first_process:
         typer.echo(checkpoint)

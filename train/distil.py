@@ -6,13 +6,11 @@ The teacher is frozen and stays out of the student's checkpoint, which keeps the
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
 from derain.errors import UsageError
+from derain.files import file_sha256
 from derain.train import losses
 from derain.train.checkpoint import load_deployable
 from derain.train.deployable import Deployable
@@ -31,8 +29,8 @@ class Distiller:
 
     def __init__(self, config: DistilConfig, student: Deployable, crop: int, device: torch.device) -> None:
         self.config = config
-        self.sha256 = file_sha256(Path(config.checkpoint))
         self.teacher, info = load_deployable(config.checkpoint)
+        self.sha256 = file_sha256(config.checkpoint)
         self.name = info.name
         self.teacher.to(device=device, dtype=next(student.parameters()).dtype).requires_grad_(False)
         if crop % self.teacher.spec.multiple_of:
@@ -70,15 +68,3 @@ def predict(derainer: Deployable, crops: Crops) -> tuple[Tensor, Tensor]:
         return derainer.raw(crops.picture, derainer.context(crops.thumb))
     derained, attention = derainer(crops.picture)
     return derained, attention
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file in hexadecimal; of one that cannot be opened, nothing: whoever reads it says why."""
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    except OSError:
-        return ""
-    return digest.hexdigest()

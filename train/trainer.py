@@ -34,6 +34,7 @@ from derain.train.recipe import Recipe, parse_recipe
 from derain.train.systems import find_system
 from derain.train.systems.base import Batch, Losses, StepContext, System
 from derain.train.validation import Validation
+from derain.train.warm_start import warm_start
 
 CHECKPOINT_NAME = "last.ckpt"
 
@@ -61,12 +62,24 @@ class Machine:
 class Trainer:
     """Trains one recipe into one folder.
 
+    Args:
+        resume: go on from the folder's checkpoint, exactly.
+        begin_from: checkpoint whose weights a new run starts with; a resumed run has them already.
+
     Raises:
-        CheckpointError: the folder's checkpoint cannot be resumed, or exists and ``resume`` is off.
+        CheckpointError: the folder's checkpoint cannot be resumed, or exists and ``resume`` is off; or ``begin_from``
+            is of another network.
     """
 
     def __init__(
-        self, recipe_toml: str, pictures: Pictures, folder: Path, machine: Machine, *, resume: bool = False
+        self,
+        recipe_toml: str,
+        pictures: Pictures,
+        folder: Path,
+        machine: Machine,
+        *,
+        resume: bool = False,
+        begin_from: Path | None = None,
     ) -> None:
         self.recipe: Recipe = parse_recipe(recipe_toml, "the recipe")
         self._toml = recipe_toml
@@ -74,6 +87,8 @@ class Trainer:
         self._folder = folder
         self._machine = machine
         self._resume = resume
+        self._begin_from = begin_from
+        self._begun_from: dict[str, str] = {}
         self._asked = False  # by a signal, in this process
         self._stop = False  # agreed by all processes
         self._step = 0
@@ -118,6 +133,9 @@ class Trainer:
                     f"'{self.checkpoint}' exists already", fix="Go on with --resume, or choose another --out folder"
                 )
             self._restore()
+        elif self._begin_from is not None:
+            self._begun_from = warm_start(self.system, self._begin_from)
+            self.averaged.load_state_dict(self.system.derainer.state_dict())
         batches = self._loader()
         with Journal(self._folder, self.recipe, self.first_process, self._step) as journal, self._signals():
             if self.first_process:
@@ -148,6 +166,9 @@ class Trainer:
         yield from self.system.notes()
         if self._distiller is not None:
             yield f"Teacher: '{self._distiller.name}', SHA-256 {self._distiller.sha256[:16]}"
+        if self._begun_from:
+            new = f"; new: {self._begun_from['new']}" if "new" in self._begun_from else ""
+            yield f"Begun from '{self._begun_from['name']}', SHA-256 {self._begun_from['sha256'][:16]}{new}"
         overlap = overlap_of(self._pictures)
         if overlap:
             yield f"Warning: {tell(overlap)}. The figures of this run are not of unseen scenes."
@@ -261,6 +282,7 @@ class Trainer:
                 "optimizers": self._optimisers.state(),
                 "alarms": self._alarms.state(),
                 "teacher": self._teacher(),
+                "begun_from": self._begun_from,
             },
         )
 
@@ -284,6 +306,7 @@ class Trainer:
         self._ema.n_averaged.fill_(state["averages"])
         self._optimisers.restore(state["optimizers"])
         self._alarms.restore(state["alarms"])
+        self._begun_from = state.get("begun_from", {})
         self._step, self._minutes, self._quality = state["step"], state["minutes"], state["quality"]
 
     def _teacher(self) -> dict[str, str]:

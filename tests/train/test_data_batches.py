@@ -142,3 +142,23 @@ def test_a_split_by_scene_of_the_shared_data(shared_data: Path) -> None:
     )
     assert (len(pictures.rainy), len(pictures.clean)) == (98, 164)
     assert (len(pictures.pairs), len(pictures.held_out)) == (195, 28)
+
+
+def test_ground_truths_are_scenes_for_synthetic_rain(tiny_pictures: Pictures) -> None:
+    pairs_only = Pictures(pairs=tiny_pictures.pairs)
+    shares = {"batch": 4, "crop": 32, "crops_per_picture": 2, "pairs": 0.0}
+    with pytest.raises(DataError, match="takes no crops"):
+        make(pairs_only, BatchConfig(**shares, synthetic=0.0, dry=1.0))
+    batch = make(pairs_only, BatchConfig(**shares, synthetic=0.0, dry=1.0, rain_on_truths=True))[0]
+    assert batch.paired is not None
+    assert batch.truth is not None
+    assert torch.equal(batch.paired.picture, batch.truth)
+    truths = [pair.read_clean()[..., ::-1] for pair in tiny_pictures.pairs]
+    crop = (batch.truth[0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+    assert any(_holds(truth, crop) or _holds(truth[:, ::-1], crop) for truth in truths)
+
+
+def _holds(picture: np.ndarray, crop: np.ndarray) -> bool:
+    side = len(crop)
+    windows = np.lib.stride_tricks.sliding_window_view(picture, (side, side), axis=(0, 1))
+    return bool((windows == crop.transpose(2, 0, 1)).all(axis=(2, 3, 4)).any())

@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 from derain.errors import DataError
 from derain.train.data.cache import PictureCache
 from derain.train.data.folders import Picker, Pictures
-from derain.train.data.pairs import Pixels
+from derain.train.data.pairs import Pair, Pixels
 from derain.train.networks.context import POOL, shrink_pooled
 from derain.train.rain.synthesiser import NoiseRain, NoiseRainConfig
 from derain.train.systems.base import Batch, Crops, Needs
@@ -40,6 +40,9 @@ class BatchConfig(BaseModel):
     dry: float = Field(default=0.1, ge=0, description="share of dry crops: input and target are the same")
     unpaired_batch: int = Field(
         default=4, ge=1, le=256, description="unpaired crops of each side in a step with a cycle"
+    )
+    rain_on_truths: bool = Field(
+        default=False, description="the ground truths of pairs are scenes for synthetic rain and dry crops too"
     )
     synthetic_pixels: int = Field(
         default=200_000,
@@ -81,13 +84,18 @@ class StepBatches(Dataset[Batch]):
         self._pick_pair = Picker(pictures.pairs, pictures.weights.get("pairs", ()))
         self._pick_rainy = Picker(pictures.rainy, pictures.weights.get("rainy", ()))
         self._pick_clean = Picker(pictures.clean, pictures.weights.get("clean", ()))
+        # By file: several rainy pictures may share one ground truth.
+        truths = {pair.clean: pair for pair in pictures.pairs} if config.rain_on_truths else {}
+        scenes: list[Path | Pair] = [*pictures.clean, *truths.values()]
+        weights = [*pictures.weights.get("clean", [1.0] * len(pictures.clean)), *([1.0] * len(truths))]
+        self._pick_scene = Picker(scenes, weights)
         self._rain = NoiseRain(NoiseRainConfig(weights=config.rain))
         self._groups = _share(config.batch // config.crops_per_picture, rank, world, "batch / crops_per_picture")
         self._unpaired = _share(config.unpaired_batch, rank, world, "unpaired_batch")
         shares = {
             "pairs": config.pairs if pictures.pairs else 0.0,
-            "synthetic": config.synthetic if pictures.clean else 0.0,
-            "dry": config.dry if pictures.clean else 0.0,
+            "synthetic": config.synthetic if scenes else 0.0,
+            "dry": config.dry if scenes else 0.0,
         }
         if sum(shares.values()) <= 0:
             raise DataError(
@@ -131,8 +139,9 @@ class StepBatches(Dataset[Batch]):
         if kind == "pairs":
             rainy, clean = self._pick_pair(rng).read(self._read)
         else:
-            path = self._pick_clean(rng)
-            clean = _limit_pixels(self._read(path), self._config.synthetic_pixels)
+            scene = self._pick_scene(rng)
+            clean = scene.read_clean(self._read) if isinstance(scene, Pair) else self._read(scene)
+            clean = _limit_pixels(clean, self._config.synthetic_pixels)
             rainy = clean
         if rng.random() < 0.5:
             rainy, clean = rainy[:, ::-1], clean[:, ::-1]

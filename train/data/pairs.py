@@ -47,6 +47,10 @@ class Pair:
             )
         return rainy, clean
 
+    def read_clean(self, reader: Callable[[Path], Pixels] = read_image) -> Pixels:
+        """The ground truth alone, as :meth:`read` gives it."""
+        return reader(self.clean) if self.rainy_side is None else self.read(reader)[1]
+
 
 def halves(picture: Pixels, path: Path) -> tuple[Pixels, Pixels]:
     """Left and right half of a side-by-side picture, each contiguous.

@@ -55,16 +55,16 @@ class FrameContext(nn.Module):
     (SYSTEMS.md 5.2): ``out = V K^T q / 64``. So ``V K^T / 64``, a matrix of ``width`` x 16, is all that a pixel needs.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, channels: int = 32) -> None:
         super().__init__()
         self.width = width
-        self.conv1 = conv3(THUMBNAIL_CHANNELS, 16, stride=2)
-        self.conv2 = conv3(16, 32, stride=2)
-        self.conv3 = conv3(32, 32, stride=2)
-        self.key = nn.Conv2d(32, _QUERY, 1)
-        self.value = nn.Conv2d(32, width, 1)
-        self.hidden = nn.Linear(64, 64)
-        self.affine = nn.Linear(64, _AFFINE)
+        self.conv1 = conv3(THUMBNAIL_CHANNELS, channels // 2, stride=2)
+        self.conv2 = conv3(channels // 2, channels, stride=2)
+        self.conv3 = conv3(channels, channels, stride=2)
+        self.key = nn.Conv2d(channels, _QUERY, 1)
+        self.value = nn.Conv2d(channels, width, 1)
+        self.hidden = nn.Linear(2 * channels, 2 * channels)
+        self.affine = nn.Linear(2 * channels, _AFFINE)
         init_he(self)
         zero_init(self.affine)
 

@@ -48,6 +48,9 @@ class EdgeConfig(BaseModel):
     trunk: Literal["own", "shared"] = Field(
         default="own", description="shared: the generator continues from the extractor's features, without a stem"
     )
+    context_width: int = Field(
+        default=32, ge=8, le=256, multiple_of=2, description="channels of the whole-frame context, on its thumbnail"
+    )
     fog_width: int = Field(default=32, ge=4, le=128)
     reparam: Reparam = Field(
         default="none", description="stages train with repvgg or ecbsr branches, which are folded for deployment"
@@ -143,7 +146,7 @@ class EdgeDerainer(ContextDeployable):
 
     def __init__(self, config: EdgeConfig, *, system: str = "acgf") -> None:
         super().__init__()
-        self.context = FrameContext(config.extractor_width)
+        self.context = FrameContext(config.extractor_width, config.context_width)
         self.extractor = EdgeExtractor(config)
         self.generator = EdgeGenerator(config)
         self.spec = DeployableSpec(
