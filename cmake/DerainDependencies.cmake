@@ -49,6 +49,23 @@ if(NOT DERAIN_OPENVINO STREQUAL "OFF")
   endif()
 endif()
 
+# ONNX Runtime: its pip package has no headers. ONNXRUNTIME_ROOT names an unpacked release of its C and C++ libraries.
+set(DERAIN_HAS_ONNXRUNTIME OFF)
+if(NOT DERAIN_ONNXRUNTIME STREQUAL "OFF")
+  find_path(ONNXRUNTIME_INCLUDE_DIR onnxruntime_c_api.h HINTS ${ONNXRUNTIME_ROOT}
+            PATH_SUFFIXES include include/onnxruntime include/onnxruntime/core/session)
+  find_library(ONNXRUNTIME_LIBRARY onnxruntime HINTS ${ONNXRUNTIME_ROOT} PATH_SUFFIXES lib)
+  if(ONNXRUNTIME_INCLUDE_DIR AND ONNXRUNTIME_LIBRARY)
+    set(DERAIN_HAS_ONNXRUNTIME ON)
+    list(APPEND DERAIN_BACKENDS onnxruntime)
+  elseif(DERAIN_ONNXRUNTIME STREQUAL "ON")
+    message(FATAL_ERROR "ONNX Runtime was not found (header: ${ONNXRUNTIME_INCLUDE_DIR}, library: "
+                        "${ONNXRUNTIME_LIBRARY}). Unpack a release of it and set ONNXRUNTIME_ROOT")
+  else()
+    message(STATUS "Left out: the backend onnxruntime (set ONNXRUNTIME_ROOT to an unpacked release of ONNX Runtime)")
+  endif()
+endif()
+
 # TensorRT: of JetPack or NVIDIA's packages. TENSORRT_ROOT names an unpacked tar file.
 set(DERAIN_HAS_TENSORRT OFF)
 if(NOT DERAIN_TENSORRT STREQUAL "OFF")

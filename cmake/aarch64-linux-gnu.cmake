@@ -17,6 +17,7 @@ if(CMAKE_SYSROOT)
 else()
   # Without the device's files, engines and GStreamer found here are this machine's.
   set(DERAIN_OPENVINO OFF CACHE STRING "")
+  set(DERAIN_ONNXRUNTIME OFF CACHE STRING "")
   set(DERAIN_TENSORRT OFF CACHE STRING "")
   set(DERAIN_GSTREAMER OFF CACHE STRING "")
 endif()

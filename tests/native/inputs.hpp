@@ -2,6 +2,7 @@
 #pragma once
 
 #include "card.hpp"
+#include "engine_record.hpp"
 #include "error.hpp"
 #include "frame.hpp"
 
@@ -26,6 +27,13 @@ inline void try_model_file(const uint8_t *data, size_t size) {
 inline void try_card(const uint8_t *data, size_t size) {
     try {
         derain::parse_card(std::string(reinterpret_cast<const char *>(data), size), "a fuzzed card");
+    } catch (const derain::Error &) {
+    }
+}
+
+inline void try_record(const uint8_t *data, size_t size) {
+    try {
+        derain::parse_record(std::string(reinterpret_cast<const char *>(data), size), "a fuzzed record");
     } catch (const derain::Error &) {
     }
 }

@@ -1,5 +1,7 @@
-// ONNX files for tests of the card reader: a graph without content, and metadata.
+// Files for tests of their readers: an ONNX graph without content and its metadata, and the record of an engine.
 #pragma once
+
+#include "sha256.hpp"
 
 #include <string>
 
@@ -25,3 +27,14 @@ inline const std::string kCard =
     R"("dtype":"float32","channels":"attention","value_range":[0.0,1.0]}],"attention":"learned","geometry":)"
     R"({"multiple_of":1,"minimum":2,"receptive_field":3,"tiling":"sound","tiling_reason":""},"profile":{"min":[1,1,64],)"
     R"("opt":[1,48,64],"max":[1,4096,64]},"opset":18,"precision":{"kind":"float32","calibration":null},"licence":"none"})";
+
+// The record beside an engine with those bytes, as derain build writes it.
+inline std::string record_text(const std::string &plan) {
+    return R"({"schema_version":1,"made_by":"derain","plan_bytes":)" + std::to_string(plan.size()) +
+           R"(,"plan_sha256":")" + derain::sha256(plan) + R"(","card":)" + kCard + R"(,"onnx":"edge.onnx","key":)" +
+           R"({"onnx_sha256":")" + derain::sha256("onnx") + R"(","precision":"float32","options":{"profile":)" +
+           R"({"min":[1,16,16],"opt":[1,48,64],"max":[1,96,128]},"capabilities":[],"workspace_mib":null,)" +
+           R"("optimization_level":3,"dla_core":null,"hardware_compatible":false,"version_compatible":false},)" +
+           R"("toolkit":"tensorrt","toolkit_version":"10.3.0","gpu":"Orin","capability":[8,7],"cuda":[12,6]},)" +
+           R"("toolkit":null,"made":"","seconds":1.5,"self_test":null})";
+}

@@ -45,10 +45,10 @@ void reads_what_python_wrote() {
     const derain::Card card = derain::read_card(path);
     std::remove(path.c_str());
     CHECK_EQUAL(card.name, std::string("standin"));
-    CHECK_EQUAL(card.frame.name, std::string("frame"));
-    CHECK_EQUAL(card.derained.name, std::string("derained"));
-    CHECK_EQUAL(card.attention, std::string("attention"));
-    CHECK(card.frame.is_interleaved_u8() && card.frame.bgr);
+    CHECK_EQUAL(card.frame().name, std::string("frame"));
+    CHECK_EQUAL(card.derained().name, std::string("derained"));
+    CHECK_EQUAL(card.rain().name, std::string("attention"));
+    CHECK(card.frame().is_interleaved_u8() && card.frame().is_bgr());
     CHECK_EQUAL(card.minimum, 2);
     CHECK_EQUAL(card.fixed_width, 64);
     CHECK_EQUAL(card.fixed_height, 0);
@@ -79,15 +79,46 @@ void refuses_wrong_cards() {
     CHECK(contains(refusal(changed("\"minimum\":2", "\"smallest\":2")), "the field is missing"));
     CHECK(contains(refusal(changed("\"whole\"", "\"tile\"")), "'tile' part"));
     CHECK(contains(refusal(changed("NHWC", "CHWN")), "'CHWN' is not known"));
-    CHECK(contains(refusal(changed("uint8", "float16")), "'float16' is not known"));
+    CHECK(contains(refusal(changed("uint8", "int4")), "'int4' is not known"));
+    CHECK(contains(refusal(changed("\"BGR\"", "\"Y\"")), "one BGR or RGB picture"));
+    CHECK(contains(refusal(changed("\"whole\"", "\"attention\"")), "expected a rain map"));
     CHECK(contains(refusal(changed("\"attention\",\"value_range\"", "\"BGR\",\"value_range\"")), "outputs"));
     CHECK(contains(refusal(changed("\"frame\"", "\"fr\\u0000\"")), "zero byte"));
+}
+
+// The card of a model whose input is two planes, and that of an extractor alone.
+void reads_other_contracts() {
+    const std::string planes = R"({"name":"y","layout":"NHW","dtype":"uint8","channels":"Y","value_range":[0,255]},)"
+                               R"({"name":"uv","layout":"NHWC","dtype":"uint8","channels":"UV","value_range":[0,255]})";
+    std::string json = kCard;
+    const size_t from = json.find("{\"name\":\"frame\""), to = json.find("],\"outputs\"");
+    json.replace(from, to - from, planes);
+    const auto parse = [](const std::string &text) { return derain::parse_card(text, "a card"); };
+    try {
+        parse(json);
+        CHECK(false);
+    } catch (const Error &error) {
+        CHECK(contains(error.what(), "yuv: the field is missing"));
+    }
+    const derain::Card nv12 = parse("{\"yuv\":\"bt709-limited\"," + json.substr(1));
+    CHECK(nv12.takes_nv12() && nv12.gives_pictures());
+    CHECK_EQUAL(nv12.colour, int32_t{DERAIN_COLOUR_BT709_LIMITED});
+    CHECK_EQUAL(nv12.inputs[0].bytes(8, 6) + nv12.inputs[1].bytes(8, 6), size_t{8 * 6 * 3 / 2});
+
+    json = kCard;
+    json.replace(json.find("\"whole\""), 7, "\"attention\"");
+    const size_t first = json.find("{\"name\":\"derained\""), next = json.find("{\"name\":\"attention\"");
+    json.erase(first, next - first);
+    const derain::Card extractor = parse(json);
+    CHECK(!extractor.gives_pictures());
+    CHECK_EQUAL(extractor.rain().name, std::string("attention"));
 }
 
 }  // namespace
 
 int main() {
     reads_what_python_wrote();
+    reads_other_contracts();
     refuses_damaged_files();
     refuses_wrong_cards();
 }

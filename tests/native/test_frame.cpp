@@ -3,7 +3,7 @@
 #include "colour.hpp"
 #include "error.hpp"
 #include "frame.hpp"
-#include "tensor.hpp"
+#include "half.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -135,15 +135,43 @@ void writes_only_its_own_bytes() {
 }
 
 void floats_become_levels_as_in_numpy() {
-    CHECK_EQUAL(+derain::level_of(0.5F), 128);  // 127.5 to even
-    CHECK_EQUAL(+derain::level_of(-3.0F), 0);
-    CHECK_EQUAL(+derain::level_of(1e30F), 255);
-    CHECK_EQUAL(+derain::level_of(std::numeric_limits<float>::quiet_NaN()), 0);
+    CHECK_EQUAL(+derain::rounded_level(127.5F), 128);
+    CHECK_EQUAL(+derain::rounded_level(126.5F), 126);
+    CHECK_EQUAL(+derain::rounded_level(-3.0F), 0);
+    CHECK_EQUAL(+derain::rounded_level(1e30F), 255);
+    CHECK_EQUAL(+derain::rounded_level(std::numeric_limits<float>::quiet_NaN()), 0);
+}
+
+// Every half there and back; halfway numbers between two of them go to the even one.
+void halves_are_those_of_ieee_754() {
+    using derain::float_to_half;
+    using derain::half_to_float;
+    CHECK_EQUAL(half_to_float(0x3C00), 1.0F);
+    CHECK_EQUAL(half_to_float(0x3555), 0.333251953125F);
+    CHECK_EQUAL(half_to_float(0x7BFF), 65504.0F);
+    CHECK_EQUAL(half_to_float(0x0001), 0x1p-24F);
+    CHECK(std::isinf(half_to_float(0xFC00)) && half_to_float(0xFC00) < 0);
+    CHECK(std::isnan(half_to_float(0x7E01)) && std::isnan(half_to_float(float_to_half(NAN))));
+    for (uint32_t bits = 0; bits < 0x7C00; ++bits) {
+        const auto half = static_cast<uint16_t>(bits);
+        const float value = half_to_float(half), next = half_to_float(static_cast<uint16_t>(bits + 1));
+        CHECK_EQUAL(float_to_half(value), half);
+        CHECK_EQUAL(float_to_half(-value), half | 0x8000);
+        if (bits == 0x7BFF) break;
+        const float middle = (value + next) / 2;
+        CHECK_EQUAL(float_to_half(middle), bits % 2 == 0 ? bits : bits + 1);
+        CHECK_EQUAL(float_to_half(std::nextafter(middle, 0.0F)), bits);
+        CHECK_EQUAL(float_to_half(std::nextafter(middle, 1e6F)), bits + 1);
+    }
+    CHECK_EQUAL(float_to_half(65519.99F), 0x7BFF);
+    CHECK_EQUAL(float_to_half(65520.0F), 0x7C00);
+    CHECK_EQUAL(float_to_half(1e30F), 0x7C00);
 }
 
 }  // namespace
 
 int main() {
+    halves_are_those_of_ieee_754();
     refuses_frames_that_would_read_foreign_memory();
     colours_follow_their_formulas();
     writes_only_its_own_bytes();

@@ -37,11 +37,12 @@ std::string frame_seed(int32_t format, int32_t side, uint64_t stride) {
 }  // namespace
 
 int main() {
-    const std::string model = model_bytes("derain.card", kCard);
+    const std::string model = model_bytes("derain.card", kCard), described = record_text("the plan");
     for (int i = 0; i < 2000; ++i) {
-        const auto file = mutated(model), card = mutated(kCard);
+        const auto file = mutated(model), card = mutated(kCard), record = mutated(described);
         try_model_file(file.data(), file.size());
         try_card(card.data(), card.size());
+        try_record(record.data(), record.size());
     }
     for (int i = 0; i < 5'000; ++i) {
         const auto side = static_cast<int32_t>(1 + below(40));

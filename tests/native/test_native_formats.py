@@ -18,8 +18,10 @@ from derain.models import shipped
 Pictures = list[NDArray[np.uint8]]
 
 
-def assert_same_bytes(library: ctypes.CDLL, path: Path, pictures: Pictures, colours: list[int], gap: int = 0) -> None:
-    with Client(library, path) as client, derain.load(path, backend="openvino") as model:
+def assert_same_bytes(
+    library: ctypes.CDLL, path: Path, pictures: Pictures, colours: list[int], gap: int = 0, backend: str = "openvino"
+) -> None:
+    with Client(library, path, backend=backend.encode()) as client, derain.load(path, backend=backend) as model:
         for picture in pictures:
             height, width = picture.shape[:2]
             for name in FORMATS:
@@ -43,6 +45,13 @@ def assert_same_bytes(library: ctypes.CDLL, path: Path, pictures: Pictures, colo
 @pytest.mark.parametrize("gap", [0, 13])
 def test_bytes_of_the_python_runtime(library: ctypes.CDLL, model_path: Path, pictures: Pictures, gap: int) -> None:
     assert_same_bytes(library, model_path, pictures, [0, 1, 2, 3], gap)
+
+
+def test_bytes_of_python_with_onnxruntime(library: ctypes.CDLL, model_path: Path, pictures: Pictures) -> None:
+    names = [library.derain_backend_name(index) for index in range(4)]
+    if b"onnxruntime" not in names:
+        pytest.skip("this libderain was built without ONNX Runtime, whose headers come with its releases only")
+    assert_same_bytes(library, model_path, pictures, [0, 3], gap=3, backend="onnxruntime")
 
 
 def real_pictures(shared_data: Path) -> Pictures:

@@ -7,11 +7,13 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 from native_client import Client, Image
 from numpy.typing import NDArray
+from port_models import save_extractor
 
 from derain.runtime.backends import native_library
 
@@ -37,7 +39,7 @@ def environment(build: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
 
 def launch(environment: dict[str, str], pipeline: str) -> subprocess.CompletedProcess[str]:
     command = ["gst-launch-1.0", "-q", *pipeline.split()]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
 
 
 def record(environment: dict[str, str], pipeline: str, path: Path) -> bytes:
@@ -130,10 +132,34 @@ def test_picture_file_through_decoders(environment: dict[str, str], model_path: 
     assert np.abs(clean - blurred).max() <= 1
 
 
+def test_the_extractor_beside_the_model_looks_for_rain(
+    environment: dict[str, str], standin: ModuleType, tmp_path: Path
+) -> None:
+    """White frames are all rain for the whole model. So those that pass were looked at by the extractor."""
+    model, extractor = standin.save_model(tmp_path / "edge.onnx"), tmp_path / "edge.attention.onnx"
+    # Rows of 64 pixels have no padding, whose bytes would be arbitrary.
+    source = "videotestsrc num-buffers=4 pattern=white ! video/x-raw,format=BGR,width=64,height=48"
+    rainy = record(environment, source, tmp_path / "rainy")
+
+    def derained(options: str) -> bytes:
+        return record(environment, f"{source} ! derain model={model} {options}", tmp_path / "clean")
+
+    without = derained("gate=0.25 gate-interval=2")
+    assert without != rainy
+    save_extractor(standin, extractor, gain=0)
+    assert derained("gate=0.25 gate-interval=2") == rainy
+    assert derained("") == without
+    save_extractor(standin, extractor, gain=1)
+    assert derained("gate=0.25") == without
+    save_extractor(standin, tmp_path / "dry.onnx", gain=0)
+    assert derained(f"gate=0.25 gate-model={tmp_path / 'dry.onnx'}") == rainy
+
+
 @pytest.mark.parametrize(
     ("element", "message"),
     [
         ("derain", "No model is set"),
+        ("derain model={model} gate-model=absent.attention.onnx", "absent.attention.onnx' cannot be opened"),
         ("derain model=absent.onnx", "absent.onnx' cannot be opened"),
         ("derain model={model} backend=nonsense", "no backend 'nonsense'"),
     ],
@@ -154,7 +180,15 @@ def test_inspect_reads_well(environment: dict[str, str]) -> None:
     result = subprocess.run(
         ["gst-inspect-1.0", "derain"], env=environment, capture_output=True, text=True, timeout=60, check=True
     )
-    for text in ("Removes rain from video", "NV12", "gate-interval", "strength", "overlay", "Longest time of a frame"):
+    for text in (
+        "Removes rain from video",
+        "NV12",
+        "gate-interval",
+        "gate-model",
+        "strength",
+        "overlay",
+        "Longest time of a frame",
+    ):
         assert text in result.stdout
 
 

@@ -4,10 +4,11 @@
 // of service (a frame that is already too late for the sink is dropped before any work goes into it).
 #include "element.hpp"
 
+#include "properties.hpp"
 #include "rain_gate.hpp"
 #include "video.hpp"
 
-#include <algorithm>
+#include <string>
 #include <vector>
 
 GST_DEBUG_CATEGORY_STATIC(derain_debug);
@@ -19,27 +20,13 @@ constexpr const char *kCaps = GST_VIDEO_CAPS_MAKE("{ BGR, RGB, BGRx, BGRA, NV12,
 // The first frames are slower: memory is allocated and kernels are chosen.
 constexpr guint64 kWarmUpFrames = 3;
 
-enum Property {
-    kModel = 1,
-    kBackend,
-    kEngine,
-    kThreads,
-    kStrength,
-    kOverlay,
-    kGate,
-    kGateInterval,
-    kLatency,
-    kFramesDerained,
-    kFramesPassed
-};
-
 }  // namespace
 
 struct _GstDerain {
     GstVideoFilter parent;
 
     // Properties; the object lock guards them.
-    gchar *model_path, *backend, *engine;
+    gchar *model_path, *backend, *engine, *gate_model;
     gint threads;
     gfloat strength, overlay;
     guint64 derained, passed;
@@ -47,6 +34,7 @@ struct _GstDerain {
 
     // Used by the streaming thread alone, between start and stop.
     derain_model *model;
+    derain_model *extractor;  // the attention part of the model, which looks for rain while it is dry; or nullptr
     gint fixed_width, fixed_height, minimum;
     std::vector<float> *rain;
     RainGate *gate;
@@ -85,6 +73,7 @@ void set_property(GObject *object, guint id, const GValue *value, GParamSpec *sp
         case kOverlay: self->overlay = g_value_get_float(value); break;
         case kGate: self->gate->set_threshold(g_value_get_float(value)); break;
         case kGateInterval: self->gate->set_interval(g_value_get_uint(value)); break;
+        case kGateModel: replace(self->gate_model, value); break;
         default: G_OBJECT_WARN_INVALID_PROPERTY_ID(object, id, spec);
     }
 }
@@ -101,6 +90,7 @@ void get_property(GObject *object, guint id, GValue *value, GParamSpec *spec) {
         case kOverlay: g_value_set_float(value, self->overlay); break;
         case kGate: g_value_set_float(value, self->gate->threshold()); break;
         case kGateInterval: g_value_set_uint(value, self->gate->interval()); break;
+        case kGateModel: g_value_set_string(value, self->gate_model); break;
         case kLatency: g_value_set_uint64(value, self->latency); break;
         case kFramesDerained: g_value_set_uint64(value, self->derained); break;
         case kFramesPassed: g_value_set_uint64(value, self->passed); break;
@@ -117,53 +107,74 @@ void log_line(derain_log_level level, const char *message, void *user_data) {
     }
 }
 
+// "models/edge.attention.onnx" for "models/edge.onnx" where there is such a file; else empty.
+std::string attention_beside(const std::string &model) {
+    const size_t dot = model.find_last_of('.');
+    if (dot == std::string::npos || model.find('/', dot) != std::string::npos) return "";
+    const std::string path = model.substr(0, dot) + ".attention.onnx";
+    return g_file_test(path.c_str(), G_FILE_TEST_IS_REGULAR) ? path : "";
+}
+
+// Open a model file; a failure is told to the application.
+derain_model *open_model(GstDerain *self, const std::string &path, const derain_options &options) {
+    derain_model *model = nullptr;
+    if (derain_open(path.c_str(), &options, &model) != DERAIN_OK) {
+        GST_ELEMENT_ERROR(self, RESOURCE, OPEN_READ, ("%s", derain_last_error()), (nullptr));
+    }
+    return model;
+}
+
+gboolean stop(GstBaseTransform *base) {
+    GstDerain *self = GST_DERAIN(base);
+    derain_close(self->model);
+    derain_close(self->extractor);
+    self->model = self->extractor = nullptr;
+    self->rain->clear();
+    self->rain->shrink_to_fit();
+    return TRUE;
+}
+
 gboolean start(GstBaseTransform *base) {
     GstDerain *self = GST_DERAIN(base);
     derain_options options;
     derain_options_init(&options);
-    gchar *path, *backend, *engine;
+    const auto text = [](const gchar *value) { return std::string(value == nullptr ? "" : value); };
+    std::string path, backend, engine, gate_model;
     {
         const Locked lock(self);
-        path = g_strdup(self->model_path);
-        backend = g_strdup(self->backend);
-        engine = g_strdup(self->engine);
+        path = text(self->model_path);
+        backend = text(self->backend);
+        engine = text(self->engine);
+        gate_model = text(self->gate_model);
         options.threads = self->threads;
         self->derained = self->passed = 0;
         self->latency = 0;
         self->gate->reset();
+        if (gate_model.empty() && self->gate->threshold() > 0) gate_model = attention_beside(path);
     }
-    options.backend = backend;
-    options.engine = engine;
+    if (path.empty()) {
+        GST_ELEMENT_ERROR(self, RESOURCE, NOT_FOUND, ("No model is set. Write: derain model=edge.onnx"), (nullptr));
+        return FALSE;
+    }
+    options.backend = backend.empty() ? nullptr : backend.c_str();
     options.log = log_line;
     options.log_user_data = self;
-    derain_status status = DERAIN_BAD_ARGUMENT;
-    if (path == nullptr) {
-        GST_ELEMENT_ERROR(self, RESOURCE, NOT_FOUND, ("No model is set. Write: derain model=edge.onnx"), (nullptr));
-    } else {
-        status = derain_open(path, &options, &self->model);
-        if (status != DERAIN_OK) {
-            GST_ELEMENT_ERROR(self, RESOURCE, OPEN_READ, ("%s", derain_last_error()), (nullptr));
-        }
+    if (!gate_model.empty()) {
+        self->extractor = open_model(self, gate_model, options);
+        if (self->extractor == nullptr) return FALSE;
     }
-    g_free(path);
-    g_free(backend);
-    g_free(engine);
-    if (status != DERAIN_OK) return FALSE;
+    options.engine = engine.empty() ? nullptr : engine.c_str();
+    self->model = open_model(self, path, options);
+    if (self->model == nullptr) {
+        stop(base);
+        return FALSE;
+    }
     derain_info info;
     derain_info_init(&info);
     derain_get_info(self->model, &info);
     self->fixed_width = info.fixed_width;
     self->fixed_height = info.fixed_height;
     self->minimum = info.minimum;
-    return TRUE;
-}
-
-gboolean stop(GstBaseTransform *base) {
-    GstDerain *self = GST_DERAIN(base);
-    derain_close(self->model);
-    self->model = nullptr;
-    self->rain->clear();
-    self->rain->shrink_to_fit();
     return TRUE;
 }
 
@@ -197,42 +208,62 @@ void note_time(GstDerain *self, GstClockTime spent) {
     if (tell) gst_element_post_message(GST_ELEMENT(self), gst_message_new_latency(GST_OBJECT(self)));
 }
 
+// Run a model; a failure is told to the application.
+bool run(GstDerain *self, derain_model *model, const derain_request &request) {
+    if (derain_run_request(model, &request) == DERAIN_OK) return true;
+    GST_ELEMENT_ERROR(self, STREAM, FAILED, ("%s", derain_last_error()), (nullptr));
+    return false;
+}
+
+GstFlowReturn pass(GstDerain *self, GstVideoFrame *input, GstVideoFrame *output) {
+    gst_video_frame_copy(output, input);
+    const Locked lock(self);
+    ++self->passed;
+    return GST_FLOW_OK;
+}
+
 GstFlowReturn transform_frame(GstVideoFilter *filter, GstVideoFrame *input, GstVideoFrame *output) {
     GstDerain *self = GST_DERAIN(filter);
     derain_request request;
     derain_request_init(&request);
-    bool gated;
+    bool gated, skipped, raining;
     {
         const Locked lock(self);
         request.strength = self->strength;
         request.overlay = self->overlay;
         gated = self->gate->threshold() > 0;
-        if (gated && self->gate->skip()) {
-            ++self->passed;
-            gst_video_frame_copy(output, input);
-            return GST_FLOW_OK;
-        }
+        raining = self->gate->raining();
+        skipped = gated && self->gate->skip();
     }
+    if (skipped) return pass(self, input, output);
     const derain_frame rainy = describe_frame(*input);
     derain_frame clean = describe_frame(*output);
     request.rainy = &rainy;
-    request.clean = &clean;
+    const auto width = static_cast<size_t>(rainy.width), height = static_cast<size_t>(rainy.height);
     if (gated) {
-        self->rain->resize(static_cast<size_t>(rainy.width) * static_cast<size_t>(rainy.height));
+        self->rain->resize(width * height);
         request.rain = self->rain->data();
     }
+    const auto is_dry = [&] {
+        const float intensity = rain_intensity(*self->rain, width, height);
+        const Locked lock(self);
+        return self->gate->is_dry(intensity);
+    };
     const gint64 begin = g_get_monotonic_time();
-    if (derain_run_request(self->model, &request) != DERAIN_OK) {
-        GST_ELEMENT_ERROR(self, STREAM, FAILED, ("%s", derain_last_error()), (nullptr));
-        return GST_FLOW_ERROR;
+    // While it is dry, or not known yet, the extractor alone is run; while it rains, the whole graph gives the same
+    // map.
+    if (gated && !raining && self->extractor != nullptr) {
+        if (!run(self, self->extractor, request)) return GST_FLOW_ERROR;
+        if (is_dry()) return pass(self, input, output);
+        gated = false;
     }
-    bool dry = false;
+    request.clean = &clean;
+    if (!run(self, self->model, request)) return GST_FLOW_ERROR;
+    if (gated && is_dry()) return pass(self, input, output);
     {
         const Locked lock(self);
-        if (gated) dry = self->gate->is_dry(*self->rain);
-        ++(dry ? self->passed : self->derained);
+        ++self->derained;
     }
-    if (dry) gst_video_frame_copy(output, input);
     note_time(self, static_cast<GstClockTime>(g_get_monotonic_time() - begin) * GST_USECOND);
     return GST_FLOW_OK;
 }
@@ -265,43 +296,10 @@ void finalize(GObject *object) {
     g_free(self->model_path);
     g_free(self->backend);
     g_free(self->engine);
+    g_free(self->gate_model);
     delete self->rain;
     delete self->gate;
     G_OBJECT_CLASS(gst_derain_parent_class)->finalize(object);
-}
-
-void install_properties(GObjectClass *object_class) {
-    const auto at_rest = static_cast<GParamFlags>(G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS | GST_PARAM_MUTABLE_READY);
-    const auto any_time = static_cast<GParamFlags>(G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS |
-                                                   GST_PARAM_MUTABLE_PLAYING | GST_PARAM_CONTROLLABLE);
-    const auto told = static_cast<GParamFlags>(G_PARAM_READABLE | G_PARAM_STATIC_STRINGS);
-    const auto install = [&](Property id, GParamSpec *spec) {
-        g_object_class_install_property(object_class, id, spec);
-    };
-    install(kModel, g_param_spec_string("model", "Model", "File written by derain export", nullptr, at_rest));
-    install(kBackend, g_param_spec_string("backend", "Backend", "Inference engine; the best one of this build if unset",
-                                          nullptr, at_rest));
-    install(kEngine,
-            g_param_spec_string("engine", "Engine", "TensorRT engine file; the model's name with .engine if unset",
-                                nullptr, at_rest));
-    install(kThreads, g_param_spec_int("threads", "Threads", "CPU threads of one frame; 0 for the physical cores", 0,
-                                       1024, 0, at_rest));
-    install(kStrength,
-            g_param_spec_float("strength", "Strength", "0 shows the input, 1 the derained frame", 0, 1, 1, any_time));
-    install(kOverlay, g_param_spec_float("overlay", "Overlay", "Paint what the model takes for rain in red, 0 to 1", 0,
-                                         1, 0, any_time));
-    install(kGate, g_param_spec_float("gate", "Gate",
-                                      "Pass frames unchanged whose mean rain is below this, 0 to 1; 0 derains all", 0,
-                                      1, 0, any_time));
-    install(kGateInterval, g_param_spec_uint("gate-interval", "Gate interval",
-                                             "Once it is dry, look at every n-th frame only", 1, 1000, 15, any_time));
-    install(kLatency,
-            g_param_spec_uint64("latency", "Latency", "Longest time of a frame, nanoseconds", 0, G_MAXUINT64, 0, told));
-    install(kFramesDerained, g_param_spec_uint64("frames-derained", "Frames derained", "Since the element was started",
-                                                 0, G_MAXUINT64, 0, told));
-    install(kFramesPassed, g_param_spec_uint64("frames-passed", "Frames passed",
-                                               "Passed unchanged because they were dry, since the element was started",
-                                               0, G_MAXUINT64, 0, told));
 }
 
 }  // namespace

@@ -68,7 +68,8 @@ DERAIN_API const char *derain_status_name(derain_status status);
 /* "0.1.0", of the library that is loaded. */
 DERAIN_API const char *derain_version(void);
 
-/* The name of the index-th backend in this build, best first ("tensorrt", "openvino"); NULL past the last one. */
+/* The name of the index-th backend in this build, best first ("tensorrt", "openvino", "onnxruntime"); NULL past the
+ * last one. */
 DERAIN_API const char *derain_backend_name(size_t index);
 
 /* ---- Opening a model ---------------------------------------------------------------------------------------- */
@@ -83,17 +84,18 @@ typedef void (*derain_log_function)(derain_log_level level, const char *message,
 
 typedef struct derain_options {
     size_t struct_size;
-    const char *backend; /* a backend's name; NULL: the best one in this build that this machine can run */
-    int32_t threads;     /* CPU threads of one inference; 0: the physical cores this process may use */
-    int32_t slots;       /* frames that may be submitted and not yet collected, 1 to 16; 0: 2 */
-    const char *engine;  /* TensorRT: the engine file; NULL: the model's file name with the ending .engine */
+    const char *backend;     /* a backend's name; NULL: the best one in this build that this machine can run */
+    int32_t threads;         /* CPU threads of one inference; 0: the physical cores this process may use */
+    int32_t slots;           /* frames that may be submitted and not yet collected, 1 to 16; 0: 2 */
+    const char *engine;      /* TensorRT: the engine file; NULL: beside the model (.engine), or in derain's cache */
     derain_log_function log; /* NULL: silent */
     void *log_user_data;
 } derain_options;
 
 DERAIN_API void derain_options_init(derain_options *options);
 
-/* Open a file written by `derain export` or `derain calibrate`. `options` may be NULL. On failure *model is NULL. */
+/* Open a file written by `derain export` or `derain calibrate`, or an engine of `derain build`. The attention part of a
+ * model (`--part attention`) gives rain maps only. `options` may be NULL. On failure *model is NULL. */
 DERAIN_API derain_status derain_open(const char *path, const derain_options *options, derain_model **model);
 
 /* Wait until no submitted frame is being worked on, then free everything. Frames not yet begun are dropped. NULL is
@@ -105,7 +107,7 @@ typedef struct derain_info {
     size_t struct_size;
     const char *name;      /* of the recipe, such as "edge" */
     const char *system;    /* such as "acgf" */
-    const char *precision; /* "float32", "float16" or "int8" */
+    const char *precision; /* "float32", "float16", "float8" or "int8" */
     const char *backend;   /* such as "openvino" */
     const char *device;    /* the engine, its version and the device, for people to read */
     const char *card;      /* the whole model card, JSON */
@@ -121,11 +123,11 @@ DERAIN_API derain_status derain_get_info(const derain_model *model, derain_info 
 /* ---- Frames ------------------------------------------------------------------------------------------------- */
 
 typedef enum derain_format {
-    DERAIN_FORMAT_BGR = 1,  /* 8 bits each, 3 bytes a pixel */
-    DERAIN_FORMAT_RGB = 2,  /* 8 bits each, 3 bytes a pixel */
-    DERAIN_FORMAT_BGRA = 3, /* 4 bytes a pixel; the 4th is copied from a BGRA input, else 255 */
-    DERAIN_FORMAT_NV12 = 4, /* planes Y, then U and V interleaved at half width and height (rounded up) */
-    DERAIN_FORMAT_I420 = 5, /* planes Y, U, V; U and V at half width and height (rounded up) */
+    DERAIN_FORMAT_BGR = 1,           /* 8 bits each, 3 bytes a pixel */
+    DERAIN_FORMAT_RGB = 2,           /* 8 bits each, 3 bytes a pixel */
+    DERAIN_FORMAT_BGRA = 3,          /* 4 bytes a pixel; the 4th is copied from a BGRA input, else 255 */
+    DERAIN_FORMAT_NV12 = 4,          /* planes Y, then U and V interleaved at half width and height (rounded up) */
+    DERAIN_FORMAT_I420 = 5,          /* planes Y, U, V; U and V at half width and height (rounded up) */
     DERAIN_FORMAT_RGB_PLANAR_F32 = 6 /* float planes R, G, B in [0, 1] */
 } derain_format;
 
@@ -153,19 +155,20 @@ DERAIN_API void derain_frame_init(derain_frame *frame, derain_format format, int
 /* ---- Deraining ---------------------------------------------------------------------------------------------- */
 
 /* Derain `rainy` into `clean`, which has the same size and any format. Both may be the same memory. The fastest way is
- * a BGR frame without gaps between its rows, which the network then reads and writes where it is. */
+ * a BGR frame without gaps between its rows (NV12, for a model exported with `--frames nv12`), which the network then
+ * reads and writes where it is. */
 DERAIN_API derain_status derain_run(derain_model *model, const derain_frame *rainy, derain_frame *clean);
 
 /* The same, with everything that can be asked for. */
 typedef struct derain_request {
     size_t struct_size;
     const derain_frame *rainy;
-    derain_frame *clean;
-    float *rain;        /* NULL, or room for width * height floats in [0, 1]: the rain map, where 1 is rain */
-    size_t rain_stride; /* bytes from one row of the map to the next; 0: no gap */
-    float strength;     /* 1: the network's result; 0: the input; between: that much of the result; initially 1 */
-    float overlay;      /* 0..1: paint the rain map in red over the result, to see what counts as rain; initially 0 */
-    void *user_data;    /* handed back by derain_collect */
+    derain_frame *clean; /* NULL: only the rain map is wanted; so it must be for the attention part of a model */
+    float *rain;         /* NULL, or room for width * height floats in [0, 1]: the rain map, where 1 is rain */
+    size_t rain_stride;  /* bytes from one row of the map to the next; 0: no gap */
+    float strength;      /* 1: the network's result; 0: the input; between: that much of the result; initially 1 */
+    float overlay;       /* 0..1: paint the rain map in red over the result, to see what counts as rain; initially 0 */
+    void *user_data;     /* handed back by derain_collect */
 } derain_request;
 
 DERAIN_API void derain_request_init(derain_request *request);

@@ -12,12 +12,11 @@
 
 namespace derain {
 
-// The tensors of one inference, in the forms that the card's ports declare, batch 1.
+// The tensors of one inference, in the order and the forms of the card's ports, batch 1.
 struct Tensors {
-    int height, width;
-    const void *frame;
-    void *derained;
-    float *attention;
+    int width, height;
+    const void *inputs[2];
+    void *outputs[2];
 };
 
 // Runs one inference at a time. A backend may have several lanes, which then run at once.
@@ -25,13 +24,13 @@ class Lane {
   public:
     virtual ~Lane() = default;
 
-    // From tensors.frame into tensors.derained and tensors.attention. Throws Error(DERAIN_BACKEND).
+    // From tensors.inputs into tensors.outputs. Throws Error(DERAIN_BACKEND).
     virtual void infer(const Tensors &tensors) = 0;
 };
 
 struct OpenOptions {
-    std::string path;    // the .onnx file
-    std::string engine;  // TensorRT's engine file
+    std::string path;    // the .onnx file, or an engine
+    std::string engine;  // TensorRT's engine file, if the caller named one
     int threads;
     int lanes;  // frames in flight that the caller asked for; a backend may use fewer
     std::function<void(derain_log_level, const std::string &)> log;
@@ -60,11 +59,13 @@ struct BackendKind {
 // Those of this build, best first.
 const std::vector<BackendKind> &backend_kinds();
 
-// By name, or, without one, the first that this machine can use. Throws Error(DERAIN_BACKEND).
-const BackendKind &choose_backend(const std::string &name);
+// By name, or, without one, the first that this machine can use; for 8-bit models on a CPU that is ONNX Runtime, whose
+// arithmetic is exact on every CPU. Throws Error(DERAIN_BACKEND).
+const BackendKind &choose_backend(const std::string &name, const Card &card);
 
 // Each is compiled in when CMake finds its engine.
 BackendKind tensorrt_kind();
 BackendKind openvino_kind();
+BackendKind onnxruntime_kind();
 
 }  // namespace derain

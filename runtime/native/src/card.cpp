@@ -1,115 +1,81 @@
 #include "card.hpp"
 
-#include "error.hpp"
+#include "json_field.hpp"
 #include "onnx_metadata.hpp"
-
-#include <nlohmann/json.hpp>
 
 namespace derain {
 namespace {
 
-using Json = nlohmann::json;
-
 constexpr const char *kCardKey = "derain.card";
 constexpr int64_t kSchemaVersion = 1;
 constexpr size_t kMaxCardBytes = 256 * 1024;
-constexpr size_t kMaxText = 4000;
 constexpr int64_t kMaxSide = 65536;
 constexpr const char *kExportAgain = "Export the model again with: derain export";
 
-// Reads typed fields and knows where it is, so that a message can name the field.
-class Field {
-  public:
-    Field(const Json &value, std::string where, const std::string &origin)
-        : value_(value), where_(std::move(where)), origin_(origin) {}
-
-    [[noreturn]] void reject(const std::string &why) const {
-        throw Error(DERAIN_BAD_MODEL, "The model card in '" + origin_ + "' is not valid at " + where_ + ": " + why, "",
-                    kExportAgain);
+// The position of a text in a list, which is the value of the enumeration.
+template <typename Enumeration>
+Enumeration choice(const JsonField &field, std::initializer_list<const char *> names) {
+    const std::string found = field.one_of(names);
+    int index = 0;
+    for (const char *name : names) {
+        if (found == name) break;
+        ++index;
     }
-
-    Field operator[](const char *key) const {
-        if (!value_.is_object()) reject("it is no object");
-        const auto found = value_.find(key);
-        const std::string where = where_ == "the document" ? key : where_ + "." + key;
-        if (found == value_.end()) Field(value_, where, origin_).reject("the field is missing");
-        return {*found, where, origin_};
-    }
-
-    Field operator[](size_t index) const { return {value_.at(index), where_ + "." + std::to_string(index), origin_}; }
-
-    size_t length(size_t least, size_t most) const {
-        if (!value_.is_array() || value_.size() < least || value_.size() > most) {
-            reject("it is no list of " + std::to_string(least) + " to " + std::to_string(most) + " entries");
-        }
-        return value_.size();
-    }
-
-    std::string text() const {
-        if (!value_.is_string()) reject("it is no text");
-        const auto &text = value_.get_ref<const std::string &>();
-        if (text.size() > 4 * kMaxText) reject("the text is too long");
-        if (text.find('\0') != std::string::npos) reject("the text contains a zero byte");
-        return text;
-    }
-
-    std::string one_of(std::initializer_list<const char *> allowed) const {
-        const std::string found = text();
-        for (const char *one : allowed) {
-            if (found == one) return found;
-        }
-        reject("'" + found.substr(0, 40) + "' is not known here");
-    }
-
-    int integer(int64_t least, int64_t most) const {
-        const bool whole =
-            value_.is_number_integer() && (!value_.is_number_unsigned() || value_.get<uint64_t>() <= INT64_MAX);
-        if (!whole || value_.get<int64_t>() < least || value_.get<int64_t>() > most) {
-            reject("it is no integer from " + std::to_string(least) + " to " + std::to_string(most));
-        }
-        return static_cast<int>(value_.get<int64_t>());
-    }
-
-  private:
-    const Json &value_;
-    std::string where_;
-    const std::string &origin_;
-};
-
-PicturePort picture(const Field &port) {
-    const std::string layout = port["layout"].one_of({"NHWC", "NCHW"});
-    const std::string type = port["dtype"].one_of({"uint8", "float32"});
-    const std::string channels = port["channels"].one_of({"BGR", "RGB"});
-    return {port["name"].text(), layout == "NHWC" ? Layout::nhwc : Layout::nchw, type == "uint8" ? Type::u8 : Type::f32,
-            channels == "BGR"};
+    return static_cast<Enumeration>(index);
 }
 
-void read_ports(const Field &document, Card &card, const std::string &origin) {
-    const Field inputs = document["inputs"], outputs = document["outputs"];
+Port read_port(const JsonField &port) {
+    return {port["name"].text(), choice<Layout>(port["layout"], {"NHWC", "NCHW", "NHW"}),
+            choice<Type>(port["dtype"], {"uint8", "float16", "float32"}),
+            choice<Content>(port["channels"], {"BGR", "RGB", "Y", "UV", "attention"})};
+}
+
+std::vector<Port> read_ports(const JsonField &list) {
+    std::vector<Port> ports;
+    for (size_t i = 0; i < list.length(1, 2); ++i) ports.push_back(read_port(list[i]));
+    return ports;
+}
+
+bool is_picture(const Port &port) {
+    return (port.content == Content::bgr || port.content == Content::rgb) && port.layout != Layout::nhw;
+}
+
+bool is_nv12(const std::vector<Port> &ports) {
+    return ports.size() == 2 && ports[0].content == Content::y && ports[0].layout == Layout::nhw &&
+           ports[0].type == Type::u8 && ports[1].content == Content::uv && ports[1].is_interleaved_u8();
+}
+
+void read_graph(const JsonField &document, Card &card, const std::string &origin) {
     const std::string part = document["part"].text();
-    if (part != "whole" || inputs.length(1, 4) != 1 || outputs.length(1, 4) != 2) {
-        throw Error(DERAIN_BAD_MODEL,
-                    "'" + origin + "' holds the '" + part + "' part of '" + card.name + "' with " +
-                        std::to_string(inputs.length(1, 4)) + " inputs",
-                    "a whole deraining graph: one BGR or RGB picture in, a picture and a rain map out",
-                    "Export the model without --part and with --frames bgr");
+    if (part != "whole" && part != "attention") {
+        throw Error(DERAIN_BAD_MODEL, "'" + origin + "' holds the '" + part + "' part of '" + card.name + "'",
+                    "a whole deraining graph, or its attention part", "Export the model without --tiled");
     }
-    card.frame = picture(inputs[size_t{0}]);
-    const size_t map = outputs[size_t{0}]["channels"].text() == "attention" ? 0 : 1;
-    card.derained = picture(outputs[1 - map]);
-    outputs[map]["channels"].one_of({"attention"});
-    outputs[map]["layout"].one_of({"NHW"});
-    outputs[map]["dtype"].one_of({"float32"});
-    card.attention = outputs[map]["name"].text();
+    card.inputs = read_ports(document["inputs"]);
+    card.outputs = read_ports(document["outputs"]);
+    if (card.inputs.size() == 2 && card.inputs[0].content == Content::uv) std::swap(card.inputs[0], card.inputs[1]);
+    if (card.outputs[0].content == Content::rain) std::swap(card.outputs.front(), card.outputs.back());
+    if (!is_nv12(card.inputs) && !(card.inputs.size() == 1 && is_picture(card.frame()))) {
+        document["inputs"].reject("expected one BGR or RGB picture, or the uint8 planes Y and UV of NV12");
+    }
+    const bool map =
+        card.rain().content == Content::rain && card.rain().layout == Layout::nhw && card.rain().type != Type::u8;
+    const bool picture =
+        part == "whole" ? card.gives_pictures() && is_picture(card.derained()) : !card.gives_pictures();
+    if (!map || !picture) {
+        document["outputs"].reject(part == "whole" ? "expected a BGR or RGB picture and a rain map of floats"
+                                                   : "expected a rain map of floats");
+    }
+    if (card.takes_nv12()) {
+        card.colour = choice<int32_t>(document["yuv"], {"bt601-limited", "bt601-full", "bt709-limited", "bt709-full"});
+    }
 }
 
-void read_sizes(const Field &document, Card &card) {
-    card.minimum = document["geometry"]["minimum"].integer(1, kMaxSide);
-    const Field least = document["profile"]["min"], most = document["profile"]["max"];
-    if (least.length(3, 3) != most.length(3, 3)) return;
+void read_sizes(const JsonField &document, Card &card) {
+    card.minimum = static_cast<int>(document["geometry"]["minimum"].integer(1, kMaxSide));
+    card.profile = read_profile(document["profile"]);
     const auto fixed = [&](size_t axis) {
-        const int side = least[axis].integer(1, kMaxSide);
-        return side == most[axis].integer(1, kMaxSide) ? side : 0;
+        return static_cast<int>(card.profile.min[axis] == card.profile.max[axis] ? card.profile.min[axis] : 0);
     };
     card.fixed_height = fixed(1);
     card.fixed_width = fixed(2);
@@ -117,30 +83,46 @@ void read_sizes(const Field &document, Card &card) {
 
 }  // namespace
 
+std::array<int64_t, 4> Port::shape(int width, int height) const {
+    if (layout == Layout::nhw) return {1, height, width, 0};
+    if (content == Content::uv) return {1, height / 2, width / 2, 2};
+    if (layout == Layout::nhwc) return {1, height, width, 3};
+    return {1, 3, height, width};
+}
+
+size_t Port::bytes(int width, int height) const {
+    const auto axes = shape(width, height);
+    size_t count = type == Type::u8 ? 1 : type == Type::f16 ? 2 : 4;
+    for (size_t axis = 0; axis < rank(); ++axis) count *= static_cast<size_t>(axes[axis]);
+    return count;
+}
+
+Profile read_profile(const JsonField &field) {
+    const auto shape = [&](const char *name) {
+        const JsonField sides = field[name];
+        sides.length(3, 3);
+        return std::array<int64_t, 3>{sides[size_t{0}].integer(1, kMaxSide), sides[size_t{1}].integer(1, kMaxSide),
+                                      sides[size_t{2}].integer(1, kMaxSide)};
+    };
+    const Profile profile = {shape("min"), shape("opt"), shape("max")};
+    for (size_t axis = 0; axis < 3; ++axis) {
+        if (profile.min[axis] > profile.opt[axis] || profile.opt[axis] > profile.max[axis]) {
+            field.reject("min <= opt <= max does not hold");
+        }
+    }
+    return profile;
+}
+
 Card parse_card(const std::string &json, const std::string &origin) {
-    if (json.size() > kMaxCardBytes) {
-        throw Error(DERAIN_BAD_MODEL,
-                    "The model card in '" + origin + "' has " + std::to_string(json.size()) + " bytes",
-                    "at most " + std::to_string(kMaxCardBytes));
-    }
-    // The parser needs no stack for nested lists and objects, so depth cannot hurt.
-    const Json parsed = Json::parse(json, nullptr, /*allow_exceptions=*/false);
-    if (parsed.is_discarded()) {
-        throw Error(DERAIN_BAD_MODEL, "The model card in '" + origin + "' is not JSON", "", kExportAgain);
-    }
-    const Field document(parsed, "the document", origin);
-    const int version = document["schema_version"].integer(1, INT32_MAX);
-    if (version > kSchemaVersion) {
-        throw Error(
-            DERAIN_BAD_MODEL, "The model card in '" + origin + "' has schema version " + std::to_string(version),
-            std::to_string(kSchemaVersion) + " or older", "The file was made by a newer derain: update libderain");
-    }
+    const DocumentName name = {"The model card in '" + origin + "'", kExportAgain};
+    const nlohmann::json parsed = parse_document(json, kMaxCardBytes, kSchemaVersion, name);
+    const JsonField document(parsed, "", name);
     Card card{};
     card.json = json;
     card.name = document["name"].text();
     card.system = document["system"].text();
-    card.precision = document["precision"]["kind"].one_of({"float32", "float16", "int8"});
-    read_ports(document, card, origin);
+    card.precision = document["precision"]["kind"].one_of({"float32", "float16", "float8", "int8"});
+    read_graph(document, card, origin);
     read_sizes(document, card);
     return card;
 }

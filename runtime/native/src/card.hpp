@@ -4,35 +4,55 @@
 #include <array>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 namespace derain {
 
-enum class Layout { nhwc, nchw };
-enum class Type { u8, f32 };
+enum class Layout { nhwc, nchw, nhw };
+enum class Type { u8, f16, f32 };
+enum class Content { bgr, rgb, y, uv, rain };
 
-// A picture port of the graph: how its bytes are to be written or read.
-struct PicturePort {
+// An input or output of the graph, batch 1: how its bytes are to be written or read.
+struct Port {
     std::string name;
     Layout layout;
     Type type;
-    bool bgr;  // channel order; false: RGB
+    Content content;
 
+    bool is_bgr() const { return content == Content::bgr; }
     // The form in which a tightly packed BGR or RGB frame is the tensor itself.
     bool is_interleaved_u8() const { return layout == Layout::nhwc && type == Type::u8; }
-    size_t bytes(int width, int height) const {
-        return size_t{3} * static_cast<size_t>(width) * static_cast<size_t>(height) * (type == Type::u8 ? 1 : 4);
-    }
+    // Its axes for frames of that size; `rank` of them count.
+    std::array<int64_t, 4> shape(int width, int height) const;
+    size_t rank() const { return layout == Layout::nhw ? 3 : 4; }
+    size_t bytes(int width, int height) const;
+};
+
+// Sizes (batch, height, width) that a graph or an engine was made for.
+struct Profile {
+    std::array<int64_t, 3> min, opt, max;
 };
 
 struct Card {
     std::string json;  // the whole document
     std::string name, system, precision;
-    PicturePort frame;              // the one input
-    PicturePort derained;           // the picture among the outputs
-    std::string attention;          // name of the float32 (1, height, width) output
-    int minimum;                    // smallest side in pixels
+    std::vector<Port> inputs;  // one picture, or the planes Y and UV of NV12
+    // The derained picture and the rain map, or the map alone in the attention part of a model.
+    std::vector<Port> outputs;
+    int32_t colour;  // derain_colour of NV12 inputs
+    int minimum;     // smallest side in pixels
+    Profile profile;
     int fixed_height, fixed_width;  // 0: any
+
+    bool takes_nv12() const { return inputs.size() == 2; }
+    bool gives_pictures() const { return outputs.size() == 2; }
+    const Port &frame() const { return inputs.front(); }
+    const Port &derained() const { return outputs.front(); }
+    const Port &rain() const { return outputs.back(); }
 };
+
+class JsonField;
+Profile read_profile(const JsonField &field);
 
 // Validate a card. `origin` is the file it came from, for messages. Throws Error(DERAIN_BAD_MODEL).
 Card parse_card(const std::string &json, const std::string &origin);

@@ -26,8 +26,8 @@ void swap_order(const uint8_t *row, int width, uint8_t *out) {
 
 }  // namespace
 
-uint8_t level_of(float value) {
-    return static_cast<uint8_t>(std::lrintf(std::min(std::max(0.0F, value * 255.0F), 255.0F)));
+uint8_t rounded_level(float level) {
+    return static_cast<uint8_t>(std::lrintf(std::min(std::max(0.0F, level), 255.0F)));
 }
 
 Frame::Frame(const derain_frame *given, const char *role) {
@@ -102,6 +102,11 @@ bool Frame::is_packed(bool bgr) const {
     return format_ == wanted && stride_[0] == 3 * static_cast<size_t>(width_);
 }
 
+bool Frame::is_packed_nv12() const {
+    const auto luma = static_cast<size_t>(width_), chroma = 2 * ((luma + 1) / 2);
+    return format_ == DERAIN_FORMAT_NV12 && stride_[0] == luma && stride_[1] == chroma;
+}
+
 bool Frame::overlaps(const Frame &other) const {
     for (int a = 0; a < planes_; ++a) {
         for (int b = 0; b < other.planes_; ++b) {
@@ -143,7 +148,7 @@ void Frame::read_row(int y, bool bgr, uint8_t *out) const {
             for (int plane = 0; plane < 3; ++plane) {
                 const float *values = float_row(plane, y);
                 uint8_t *channel = out + (bgr ? 2 - plane : plane);
-                for (int x = 0; x < width_; ++x) channel[3 * x] = level_of(values[x]);
+                for (int x = 0; x < width_; ++x) channel[3 * x] = rounded_level(values[x] * 255.0F);
             }
     }
 }

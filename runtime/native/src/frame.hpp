@@ -16,10 +16,13 @@ class Frame {
     int width() const { return width_; }
     int height() const { return height_; }
     int32_t format() const { return format_; }
+    int32_t colour() const { return colour_; }
     int64_t timestamp() const { return timestamp_; }
 
     // Whether the frame is one block of 3-byte pixels in that order, with no gap between its rows.
     bool is_packed(bool bgr) const;
+    // Whether it is NV12 with no gap between the rows of either plane.
+    bool is_packed_nv12() const;
     uint8_t *data() const { return plane_[0]; }
 
     // Row `y` as `width` pixels of 3 bytes. Float planes are rounded to 8 bits, halves to even.
@@ -47,7 +50,7 @@ class Frame {
     int64_t timestamp_;
 };
 
-// 0..1 to 0..255, halves to even, as NumPy's rint; what lies outside is clamped, and not-a-number is 0.
-uint8_t level_of(float value);
+// To 0..255, halves to even, as NumPy's rint; what lies outside is clamped, and not-a-number is 0.
+uint8_t rounded_level(float level);
 
 }  // namespace derain

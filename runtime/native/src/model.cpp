@@ -1,24 +1,19 @@
 #include "model.hpp"
 
+#include "clock.hpp"
+#include "engine_file.hpp"
 #include "error.hpp"
 #include "guard.hpp"
 #include "structs.hpp"
 #include "threads.hpp"
 
 #include <algorithm>
-#include <cmath>
-#include <cstring>
+#include <optional>
 
 namespace derain {
 namespace {
 
 constexpr int32_t kMaxThreads = 1024, kMaxSlots = 16, kUsualSlots = 2;
-
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) {
-    return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 int in_range(int32_t value, int32_t usual, int32_t most, const char *name) {
     if (value >= 0 && value <= most) return value == 0 ? usual : value;
@@ -36,32 +31,16 @@ std::function<void(derain_log_level, const std::string &)> logger(const derain_o
         };
 }
 
-std::string engine_path(const std::string &path, const char *given) {
-    if (given != nullptr) return given;
-    const size_t slash = path.find_last_of('/'), dot = path.find_last_of('.');
-    const bool ending = dot != std::string::npos && (slash == std::string::npos || dot > slash);
-    return path.substr(0, ending ? dot : path.size()) + ".engine";
-}
-
-Effects effects_of(const derain_request &request) {
-    const auto fraction = [](float value) { return value >= 0 && value <= 1; };
-    if (!fraction(request.strength) || !fraction(request.overlay)) {
-        throw Error(DERAIN_BAD_ARGUMENT,
-                    "The request has strength " + std::to_string(request.strength) + " and overlay " +
-                        std::to_string(request.overlay),
-                    "0 to 1 for each");
-    }
-    return {request.strength, request.overlay};
+// What to open a file with; empty: the best one.
+std::string backend_name(const std::string &path, const char *given) {
+    const std::string name = given == nullptr ? "" : given;
+    if (!is_engine(path)) return name;
+    if (name.empty() || name == "tensorrt") return "tensorrt";
+    throw Error(DERAIN_BAD_ARGUMENT, "'" + path + "' is a TensorRT engine, and the backend '" + name + "' is asked for",
+                "", "Give the .onnx file, which every backend runs");
 }
 
 }  // namespace
-
-// A lane and the tensors it needs when a frame is not in the form of the port. They grow to the largest size used.
-struct Model::Slot {
-    std::unique_ptr<Lane> lane;
-    std::vector<uint8_t> rainy, clean, scratch;
-    std::vector<float> rain;
-};
 
 struct Model::Ticket {
     derain_request request;
@@ -90,7 +69,7 @@ class Model::Borrowed {
     Borrowed(const Borrowed &) = delete;
     Borrowed &operator=(const Borrowed &) = delete;
 
-    Slot &operator*() const { return *slot_; }
+    Slot *operator->() const { return slot_; }
 
   private:
     Model &model_;
@@ -99,15 +78,15 @@ class Model::Borrowed {
 
 Model::Model(const std::string &path, const derain_options &options)
     : log_(logger(options)),
-      card_(read_card(path)),
-      kind_(choose_backend(options.backend == nullptr ? "" : options.backend)),
+      card_(read_model_card(path)),
+      kind_(choose_backend(backend_name(path, options.backend), card_)),
       threads_(in_range(options.threads, default_threads(), kMaxThreads, "threads")),
       slots_limit_(in_range(options.slots, kUsualSlots, kMaxSlots, "slots")) {
-    backend_ = kind_.open(card_, {path, engine_path(path, options.engine), threads_, slots_limit_, log_});
+    const std::string engine = options.engine == nullptr ? "" : options.engine;
+    backend_ = kind_.open(card_, {path, engine, threads_, slots_limit_, log_});
     device_ = backend_->device();
     for (auto &lane : backend_->lanes()) {
-        all_.push_back(std::make_unique<Slot>());
-        all_.back()->lane = std::move(lane);
+        all_.push_back(std::make_unique<Slot>(card_, std::move(lane)));
         free_.push_back(all_.back().get());
     }
     log_(DERAIN_LOG_INFO, "Opened '" + path + "' (" + card_.name + ", " + card_.precision + ") with " + device_ + ", " +
@@ -134,95 +113,79 @@ derain_statistics Model::statistics() const {
     return statistics_;
 }
 
-void Model::require_size(const Frame &rainy, const Frame &clean) const {
+void Model::require_size(const Frame &rainy, const Frame *clean) const {
     const auto size = [](int width, int height) { return std::to_string(width) + " x " + std::to_string(height); };
     const int width = rainy.width(), height = rainy.height();
-    if (clean.width() != width || clean.height() != height) {
-        throw Error(DERAIN_BAD_FRAME, "The clean frame has " + size(clean.width(), clean.height()) + " pixels",
+    const std::string found = "The frame has " + size(width, height) + " pixels";
+    if (clean != nullptr && (clean->width() != width || clean->height() != height)) {
+        throw Error(DERAIN_BAD_FRAME, "The clean frame has " + size(clean->width(), clean->height()) + " pixels",
                     size(width, height) + ", as the rainy one");
     }
     if (std::min(width, height) < card_.minimum) {
-        throw Error(DERAIN_BAD_FRAME, "The frame has " + size(width, height) + " pixels",
-                    "at least " + size(card_.minimum, card_.minimum) + " for this model");
+        throw Error(DERAIN_BAD_FRAME, found, "at least " + size(card_.minimum, card_.minimum) + " for this model");
     }
     if ((card_.fixed_width != 0 && card_.fixed_width != width) ||
         (card_.fixed_height != 0 && card_.fixed_height != height)) {
-        throw Error(DERAIN_BAD_FRAME, "The frame has " + size(width, height) + " pixels",
+        throw Error(DERAIN_BAD_FRAME, found,
                     size(card_.fixed_width != 0 ? card_.fixed_width : width,
                          card_.fixed_height != 0 ? card_.fixed_height : height) +
                         ", for which this model was exported",
                     "Resize the frame, or export a dynamic model with: derain export");
     }
+    if (card_.takes_nv12() && (width % 2 != 0 || height % 2 != 0)) {
+        throw Error(DERAIN_BAD_FRAME, found, "an even width and height for this model, which takes NV12",
+                    "Crop the frame by a pixel, or export the model with --frames bgr");
+    }
 }
 
-void Model::derain(Slot &slot, const derain_request &request, const Frame &rainy, const Frame &clean) {
-    const auto start = Clock::now();
-    const int width = rainy.width(), height = rainy.height();
-    const Effects effects = effects_of(request);
-    // Network and result must not share memory; frames that do are copied first.
-    const bool apart = !rainy.overlaps(clean);
-    const void *frame = rainy.data();
-    if (!(apart && card_.frame.is_interleaved_u8() && rainy.is_packed(card_.frame.bgr))) {
-        slot.rainy.resize(card_.frame.bytes(width, height));
-        load_tensor(rainy, card_.frame, slot.rainy.data(), slot.scratch);
-        frame = slot.rainy.data();
+void Model::require_outputs(const derain_request &request) const {
+    if (request.clean != nullptr && !card_.gives_pictures()) {
+        throw Error(DERAIN_BAD_ARGUMENT, "A clean frame is asked of '" + card_.name + "', which gives rain maps only",
+                    "clean to be NULL for the attention part of a model");
     }
-    const bool in_place = effects.none() && card_.derained.is_interleaved_u8() && clean.is_packed(card_.derained.bgr);
-    void *derained = clean.data();
-    if (!in_place) {
-        slot.clean.resize(card_.derained.bytes(width, height));
-        derained = slot.clean.data();
+    if (request.clean == nullptr && request.rain == nullptr) {
+        throw Error(DERAIN_BAD_ARGUMENT, "The request asks for no result: clean and rain are NULL", "one of them");
     }
-    const size_t row_bytes = static_cast<size_t>(width) * sizeof(float);
-    const size_t rain_stride = request.rain_stride == 0 ? row_bytes : request.rain_stride;
-    float *rain = request.rain;
-    if (rain == nullptr || rain_stride != row_bytes) {
-        slot.rain.resize(static_cast<size_t>(width) * static_cast<size_t>(height));
-        rain = slot.rain.data();
-    }
-    const auto before = Clock::now();
-    slot.lane->infer({height, width, frame, derained, rain});
-    const double inference = seconds_since(before);
-    if (!in_place) {
-        store_result({card_.frame, frame, card_.derained, derained, rain}, effects, clean, rainy, slot.scratch);
-    }
-    if (request.rain != nullptr && rain != request.rain) {
-        for (int y = 0; y < height; ++y) {
-            auto *row = reinterpret_cast<uint8_t *>(request.rain) + static_cast<size_t>(y) * rain_stride;
-            std::memcpy(row, rain + static_cast<size_t>(y) * static_cast<size_t>(width), row_bytes);
-        }
-    }
-    const std::lock_guard lock(statistics_mutex_);
-    ++statistics_.frames;
-    statistics_.seconds += seconds_since(start);
-    statistics_.inference_seconds += inference;
 }
 
 void Model::run(const derain_request &request) {
-    const Frame rainy(request.rainy, "rainy"), clean(request.clean, "clean");
-    require_size(rainy, clean);
+    require_outputs(request);
+    const Frame rainy(request.rainy, "rainy");
+    const auto clean = request.clean == nullptr ? std::nullopt : std::optional<Frame>({request.clean, "clean"});
+    require_size(rainy, clean ? &*clean : nullptr);
     const size_t row_bytes = static_cast<size_t>(rainy.width()) * sizeof(float);
     if (request.rain != nullptr && request.rain_stride != 0 &&
-        (request.rain_stride < row_bytes || request.rain_stride > size_t{1} << 31)) {
+        (request.rain_stride < row_bytes || request.rain_stride > size_t{1} << 31 ||
+         request.rain_stride % sizeof(float) != 0)) {
         throw Error(DERAIN_BAD_FRAME, "rain_stride is " + std::to_string(request.rain_stride),
-                    std::to_string(row_bytes) + " or more for " + std::to_string(rainy.width()) + " pixels");
+                    "a multiple of 4, " + std::to_string(row_bytes) + " or more for " + std::to_string(rainy.width()) +
+                        " pixels");
     }
     {
         const Borrowed slot(*this);
-        derain(*slot, request, rainy, clean);
+        const auto start = Clock::now();
+        const double inference = slot->derain(request, rainy, clean ? &*clean : nullptr);
+        const std::lock_guard lock(statistics_mutex_);
+        ++statistics_.frames;
+        statistics_.seconds += seconds_since(start);
+        statistics_.inference_seconds += inference;
     }
-    request.clean->timestamp = rainy.timestamp();
+    if (request.clean != nullptr) request.clean->timestamp = rainy.timestamp();
 }
 
 void Model::submit(const derain_request &request) {
-    const Frame rainy(request.rainy, "rainy"), clean(request.clean, "clean");
-    require_size(rainy, clean);
+    require_outputs(request);
+    const Frame rainy(request.rainy, "rainy");
+    const auto clean = request.clean == nullptr ? std::nullopt : std::optional<Frame>({request.clean, "clean"});
+    require_size(rainy, clean ? &*clean : nullptr);
     auto ticket = std::make_shared<Ticket>();
     ticket->request = request;
     ticket->rainy_frame = take_struct(request.rainy, derain_frame{}, "derain_frame");
-    ticket->clean_frame = take_struct(request.clean, derain_frame{}, "derain_frame");
     ticket->request.rainy = &ticket->rainy_frame;
-    ticket->request.clean = &ticket->clean_frame;
+    if (clean) {
+        ticket->clean_frame = take_struct(request.clean, derain_frame{}, "derain_frame");
+        ticket->request.clean = &ticket->clean_frame;
+    }
     {
         const std::lock_guard lock(queue_mutex_);
         if (queue_.size() >= static_cast<size_t>(slots_limit_)) {
@@ -231,7 +194,7 @@ void Model::submit(const derain_request &request) {
         }
         while (workers_.size() < all_.size()) workers_.emplace_back([this] { work(); });
         queue_.push_back(std::move(ticket));
-        request.clean->timestamp = rainy.timestamp();
+        if (clean) request.clean->timestamp = rainy.timestamp();
     }
     queued_.notify_one();
 }

@@ -1,10 +1,8 @@
 // An open model: frames through a backend's lanes, at once or by a queue.
 #pragma once
 
-#include "backend.hpp"
-#include "tensor.hpp"
+#include "slot.hpp"
 
-#include <chrono>
 #include <condition_variable>
 #include <deque>
 #include <mutex>
@@ -30,12 +28,12 @@ class Model {
     derain_status collect(int32_t timeout_ms, void **user_data, std::string &message);
 
   private:
-    struct Slot;
     struct Ticket;
     class Borrowed;
 
-    void require_size(const Frame &rainy, const Frame &clean) const;
-    void derain(Slot &slot, const derain_request &request, const Frame &rainy, const Frame &clean);
+    // `clean` is nullptr where only the rain map is asked for.
+    void require_size(const Frame &rainy, const Frame *clean) const;
+    void require_outputs(const derain_request &request) const;
     void work();
 
     std::function<void(derain_log_level, const std::string &)> log_;

@@ -1,4 +1,4 @@
-// Between frames and the tensors of a graph's picture ports.
+// Between frames and the tensors of a graph's ports.
 #pragma once
 
 #include "card.hpp"
@@ -8,11 +8,14 @@
 
 namespace derain {
 
-// Fill a tensor of the port's form from a frame.
-void load_tensor(const Frame &frame, const PicturePort &port, void *tensor, std::vector<uint8_t> &scratch);
+// Whether the frame's own planes are the graph's input tensors.
+bool is_input(const Frame &frame, const Card &card);
 
-// Row `y` of a picture tensor as 8-bit pixels.
-void tensor_row(const PicturePort &port, const void *tensor, int width, int height, int y, bool bgr, uint8_t *out);
+// Fill the input tensors from a frame.
+void load_inputs(const Frame &frame, const Card &card, void *const *inputs, std::vector<uint8_t> &scratch);
+
+// Row `y` of a rain map as float32.
+void rain_row(const Port &port, const void *tensor, int width, int y, float *out);
 
 // What is mixed into a result before it is stored.
 struct Effects {
@@ -22,13 +25,12 @@ struct Effects {
     bool none() const { return strength == 1 && overlay == 0; }
 };
 
-// A result and where it came from: tensors of the two picture ports, and the rain map.
+// An inference's tensors after it has run: what went in, the derained picture, and the rain map.
 struct Result {
-    const PicturePort &rainy_port;
-    const void *rainy;
-    const PicturePort &clean_port;
+    const Card &card;
+    const void *const *inputs;
     const void *clean;
-    const float *rain;
+    const void *rain;
 };
 
 // Write a result into a frame. `alpha_from`: the input frame, for BGRA.

@@ -1,26 +1,25 @@
 // TensorRT 10.3 and newer, on the first GPU: an engine file, its execution contexts, and one CUDA graph for each size.
 #include "backend.hpp"
 #include "cuda_memory.hpp"
+#include "engine_file.hpp"
 #include "error.hpp"
+#include "self_test.hpp"
 
 #include <NvInfer.h>
 #include <algorithm>
 #include <cstring>
-#include <fstream>
 #include <mutex>
 
 namespace derain {
 namespace {
 
 constexpr const char *kBuildAgain = "Build the engine on this machine, with derain build";
-constexpr std::streamoff kMaxEngineBytes = std::streamoff{8} << 30;
 // More contexts than this only wait for the GPU.
 constexpr int kMaxLanes = 3;
 
 std::string version() {
-    const int32_t number = getInferLibVersion();  // 100300 is 10.3.0
-    return std::to_string(number / 10000) + "." + std::to_string(number / 100 % 100) + "." +
-           std::to_string(number % 100);
+    return std::to_string(getInferLibMajorVersion()) + "." + std::to_string(getInferLibMinorVersion()) + "." +
+           std::to_string(getInferLibPatchVersion()) + "." + std::to_string(getInferLibBuildVersion());
 }
 
 class Logger : public nvinfer1::ILogger {
@@ -51,9 +50,18 @@ class Logger : public nvinfer1::ILogger {
     std::string last_error_;
 };
 
-nvinfer1::Dims shape_of(const PicturePort &port, int height, int width) {
-    return port.layout == Layout::nhwc ? nvinfer1::Dims{4, {1, height, width, 3}}
-                                       : nvinfer1::Dims{4, {1, 3, height, width}};
+nvinfer1::Dims shape_of(const Port &port, int width, int height) {
+    const auto axes = port.shape(width, height);
+    nvinfer1::Dims dims{};
+    dims.nbDims = static_cast<int32_t>(port.rank());
+    std::copy_n(axes.begin(), port.rank(), dims.d);
+    return dims;
+}
+
+nvinfer1::DataType type_of(const Port &port) {
+    return port.type == Type::u8    ? nvinfer1::DataType::kUINT8
+           : port.type == Type::f16 ? nvinfer1::DataType::kHALF
+                                    : nvinfer1::DataType::kFLOAT;
 }
 
 class TensorRtLane : public Lane {
@@ -65,19 +73,21 @@ class TensorRtLane : public Lane {
     }
 
     void infer(const Tensors &tensors) override {
-        if (tensors.height != height_ || tensors.width != width_) resize(tensors.height, tensors.width);
-        std::memcpy(frame_.host(), tensors.frame, frame_.bytes());
-        frame_.upload(stream_);
+        if (tensors.width != width_ || tensors.height != height_) resize(tensors.width, tensors.height);
+        for (size_t i = 0; i < card_.inputs.size(); ++i) {
+            std::memcpy(inputs_[i].host(), tensors.inputs[i], inputs_[i].bytes());
+            inputs_[i].upload(stream_);
+        }
         if (graph_) {
             graph_.launch(stream_);
         } else if (!enqueue()) {
             throw Error(DERAIN_BACKEND, "TensorRT cannot run the engine" + logger_.reason(), "", kBuildAgain);
         }
-        derained_.download(stream_);
-        attention_.download(stream_);
+        for (size_t i = 0; i < card_.outputs.size(); ++i) outputs_[i].download(stream_);
         stream_.wait();
-        std::memcpy(tensors.derained, derained_.host(), derained_.bytes());
-        std::memcpy(tensors.attention, attention_.host(), attention_.bytes());
+        for (size_t i = 0; i < card_.outputs.size(); ++i) {
+            std::memcpy(tensors.outputs[i], outputs_[i].host(), outputs_[i].bytes());
+        }
         // TensorRT prepares a size in the first plain run; only then can it be recorded.
         if (!graph_ && !recording_failed_) recording_failed_ = !graph_.record(stream_, [this] { return enqueue(); });
     }
@@ -85,36 +95,46 @@ class TensorRtLane : public Lane {
   private:
     bool enqueue() { return context_->enqueueV3(stream_.get()); }
 
-    void resize(int height, int width) {
-        using nvinfer1::OptProfileSelector;
+    void resize(int width, int height) {
         graph_.reset();
         height_ = width_ = 0;
-        const char *name = card_.frame.name.c_str();
-        const auto least = engine_.getProfileShape(name, 0, OptProfileSelector::kMIN);
-        const auto most = engine_.getProfileShape(name, 0, OptProfileSelector::kMAX);
-        const int row_axis = card_.frame.layout == Layout::nhwc ? 1 : 2;
-        const auto outside = [&](int side, int axis) { return side < least.d[axis] || side > most.d[axis]; };
-        if (outside(height, row_axis) || outside(width, row_axis + 1)) {
-            const auto size = [&](const nvinfer1::Dims &dims) {
-                return std::to_string(dims.d[row_axis + 1]) + " x " + std::to_string(dims.d[row_axis]);
-            };
-            throw Error(DERAIN_BAD_FRAME,
-                        "The frame has " + std::to_string(width) + " x " + std::to_string(height) + " pixels",
-                        size(least) + " to " + size(most) + ", for which the engine was built",
-                        "Resize the frame, or build the engine for this size");
+        require_profile(width, height);
+        bool bound = true;
+        for (size_t i = 0; i < card_.inputs.size(); ++i) {
+            const Port &port = card_.inputs[i];
+            inputs_[i].resize(port.bytes(width, height), shared_memory_);
+            bound = bound && context_->setInputShape(port.name.c_str(), shape_of(port, width, height)) &&
+                    context_->setTensorAddress(port.name.c_str(), inputs_[i].device());
         }
-        frame_.resize(card_.frame.bytes(width, height), shared_memory_);
-        derained_.resize(card_.derained.bytes(width, height), shared_memory_);
-        attention_.resize(sizeof(float) * static_cast<size_t>(width) * static_cast<size_t>(height), shared_memory_);
-        const bool bound = context_->setInputShape(name, shape_of(card_.frame, height, width)) &&
-                           context_->setTensorAddress(name, frame_.device()) &&
-                           context_->setTensorAddress(card_.derained.name.c_str(), derained_.device()) &&
-                           context_->setTensorAddress(card_.attention.c_str(), attention_.device());
-        if (!bound)
+        for (size_t i = 0; i < card_.outputs.size(); ++i) {
+            const Port &port = card_.outputs[i];
+            outputs_[i].resize(port.bytes(width, height), shared_memory_);
+            bound = bound && context_->setTensorAddress(port.name.c_str(), outputs_[i].device());
+        }
+        if (!bound) {
             throw Error(DERAIN_BACKEND, "TensorRT refuses the frame's size" + logger_.reason(), "", kBuildAgain);
+        }
         recording_failed_ = false;
         height_ = height;
         width_ = width;
+    }
+
+    // Throws Error(DERAIN_BAD_FRAME) for a size that the engine was not built for.
+    void require_profile(int width, int height) const {
+        using nvinfer1::OptProfileSelector;
+        const Port &port = card_.frame();
+        const auto least = engine_.getProfileShape(port.name.c_str(), 0, OptProfileSelector::kMIN);
+        const auto most = engine_.getProfileShape(port.name.c_str(), 0, OptProfileSelector::kMAX);
+        const int row_axis = port.layout == Layout::nchw ? 2 : 1;
+        const auto outside = [&](int side, int axis) { return side < least.d[axis] || side > most.d[axis]; };
+        if (!outside(height, row_axis) && !outside(width, row_axis + 1)) return;
+        const auto size = [&](const nvinfer1::Dims &dims) {
+            return std::to_string(dims.d[row_axis + 1]) + " x " + std::to_string(dims.d[row_axis]);
+        };
+        throw Error(DERAIN_BAD_FRAME,
+                    "The frame has " + std::to_string(width) + " x " + std::to_string(height) + " pixels",
+                    size(least) + " to " + size(most) + ", for which the engine was built",
+                    "Resize the frame, or build the engine for this size");
     }
 
     nvinfer1::ICudaEngine &engine_;
@@ -125,22 +145,14 @@ class TensorRtLane : public Lane {
     CudaStream stream_;
     CudaGraph graph_;
     bool recording_failed_ = false;
-    TensorMemory frame_, derained_, attention_;
+    TensorMemory inputs_[2], outputs_[2];
     int height_ = 0, width_ = 0;
 };
 
-std::vector<char> read_engine(const std::string &path) {
-    std::ifstream file(path, std::ios::binary | std::ios::ate);
-    const std::streamoff size = file ? static_cast<std::streamoff>(file.tellg()) : 0;
-    if (size <= 0 || size > kMaxEngineBytes) {
-        throw Error(DERAIN_BAD_MODEL,
-                    "The engine file '" + path + "' cannot be used (it has " + std::to_string(size) + " bytes)",
-                    "a TensorRT engine beside the model, or named in derain_options.engine", kBuildAgain);
-    }
-    std::vector<char> bytes(static_cast<size_t>(size));
-    file.seekg(0);
-    if (!file.read(bytes.data(), size)) throw Error(DERAIN_BAD_MODEL, "The engine file '" + path + "' cannot be read");
-    return bytes;
+Machine describe(const cudaDeviceProp &gpu) {
+    int cuda = 0;
+    check_cuda(cudaDriverGetVersion(&cuda), "tell the driver's version");
+    return {version(), gpu.name, {gpu.major, gpu.minor}, {cuda / 1000, cuda % 1000 / 10}};
 }
 
 class TensorRtBackend : public Backend {
@@ -148,17 +160,16 @@ class TensorRtBackend : public Backend {
     TensorRtBackend(const Card &card, const OpenOptions &options)
         : card_(card), lane_count_(std::min(options.lanes, kMaxLanes)), logger_(options.log) {
         check_cuda(cudaGetDeviceProperties(&gpu_, 0), "describe the GPU");
-        const std::vector<char> bytes = read_engine(options.engine);
+        const EngineFile file = find_engine(options.path, options.engine, card, describe(gpu_), options.log);
         runtime_.reset(nvinfer1::createInferRuntime(logger_));
-        if (runtime_) engine_.reset(runtime_->deserializeCudaEngine(bytes.data(), bytes.size()));
+        if (runtime_) engine_.reset(runtime_->deserializeCudaEngine(file.plan.data(), file.plan.size()));
         if (!engine_) {
-            throw Error(DERAIN_BACKEND,
-                        "TensorRT " + version() + " cannot load '" + options.engine + "'" + logger_.reason(),
+            throw Error(DERAIN_BACKEND, "TensorRT " + version() + " cannot load '" + file.path + "'" + logger_.reason(),
                         "an engine built by this TensorRT version for this GPU", kBuildAgain);
         }
-        require(card.frame.name, card.frame.type, nvinfer1::TensorIOMode::kINPUT, options.engine);
-        require(card.derained.name, card.derained.type, nvinfer1::TensorIOMode::kOUTPUT, options.engine);
-        require(card.attention, Type::f32, nvinfer1::TensorIOMode::kOUTPUT, options.engine);
+        for (const Port &port : card.inputs) require(port, nvinfer1::TensorIOMode::kINPUT, file.path);
+        for (const Port &port : card.outputs) require(port, nvinfer1::TensorIOMode::kOUTPUT, file.path);
+        if (!file.record.tested) test(file, options);
     }
 
     std::string device() const override { return "TensorRT " + version() + " on " + gpu_.name; }
@@ -172,13 +183,23 @@ class TensorRtBackend : public Backend {
     }
 
   private:
-    void require(const std::string &name, Type type, nvinfer1::TensorIOMode mode, const std::string &path) const {
-        const auto wanted = type == Type::u8 ? nvinfer1::DataType::kUINT8 : nvinfer1::DataType::kFLOAT;
-        if (engine_->getTensorIOMode(name.c_str()) == mode && engine_->getTensorDataType(name.c_str()) == wanted)
-            return;
+    void require(const Port &port, nvinfer1::TensorIOMode mode, const std::string &path) const {
+        const char *name = port.name.c_str();
+        if (engine_->getTensorIOMode(name) == mode && engine_->getTensorDataType(name) == type_of(port)) return;
         throw Error(DERAIN_BAD_MODEL,
-                    "The engine '" + path + "' has no '" + name + "' of the type that the model card declares",
+                    "The engine '" + path + "' has no '" + port.name + "' of the type that the model card declares",
                     "an engine built from this model", kBuildAgain);
+    }
+
+    // Run the fixed picture, which this engine never did, and note in its record that it passed.
+    void test(const EngineFile &file, const OpenOptions &options) {
+        TensorRtLane lane(*engine_, card_, gpu_.integrated != 0, logger_);
+        const Profile &profile = file.record.key ? file.record.key->profile : card_.profile;
+        const SelfTest found = self_test_against_cpu(lane, card_, profile, file.onnx, options.threads);
+        if (!write_self_test(file.path, file.record, found)) {
+            options.log(DERAIN_LOG_WARNING, "'" + record_path(file.path) +
+                                                "' cannot be written: the engine is used, and tested again next time");
+        }
     }
 
     const Card &card_;
