@@ -5,6 +5,7 @@
 #   make test-full             all tests; the result is kept in docs/test-full.txt
 #   make lint                  style and types only
 #   make native                build libderain into build/native and run its tests
+#   make bench [FRAMES=200]    measure this machine for docs/benchmarks/README.md; leave it alone meanwhile
 #   make clean                 remove $(VENV) and build products
 #
 # PYTHON       the interpreter to build $(VENV) with, 3.10 to 3.13
@@ -19,6 +20,7 @@ SHELL := bash
 PYTHON ?= python3
 VENV ?= .venv
 INPUT ?=
+FRAMES ?= 200
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 BIN := $(VENV)/bin
@@ -48,7 +50,7 @@ urllib.request.urlopen(sys.argv[1].rstrip("/") + "/torch/", timeout=3).close()
 endef
 export PROBE_INDEX
 
-.PHONY: help demo test test-full lint native clean
+.PHONY: help demo test test-full lint native bench clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -77,6 +79,10 @@ native: $(VENV)/.dev $(VENV)/.system
 	  cmake --build build/native -j2 && ctest --test-dir build/native --output-on-failure; \
 	elif [[ "$${CI:-}" == true ]]; then echo "cmake or a C++ compiler is missing"; exit 1; \
 	else echo "left out: the C++ runtime (cmake or a C++ compiler is missing)"; fi
+
+# Results go to docs/benchmarks/results, and the page is written from them: commit both.
+bench: $(VENV)/.dev
+	$(BIN)/python docs/benchmarks/make_page.py --frames $(FRAMES)
 
 clean:
 	rm -rf "$(VENV)" build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache derain-demo

@@ -13,8 +13,9 @@ from derain.errors import UsageError
 
 if TYPE_CHECKING:
     from derain.calibration.calibrate import Calibrated
+    from derain.calibration.frames import Kind
 
-_KINDS = {"int8": "int8", "fp16": "float16"}
+_KINDS: dict[str, Kind] = {"int8": "int8", "fp8": "float8", "fp16": "float16"}
 
 
 def register(app: typer.Typer) -> None:
@@ -30,13 +31,20 @@ def calibrate(
     ],
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="File to write. Default: NAME.int8.onnx or NAME.fp16.onnx."),
+        typer.Option("-o", "--output", help="File to write. Default: NAME.int8.onnx, NAME.fp8.onnx or NAME.fp16.onnx."),
     ] = None,
-    precision: Annotated[str, typer.Option(help="int8 or fp16.")] = "int8",
+    precision: Annotated[str, typer.Option(help="int8, fp16, or fp8 for Ada, Hopper, Blackwell and Thor.")] = "int8",
     max_drop: Annotated[str, typer.Option(help="Largest loss of PSNR on held-out frames, as 0.2 or 0.2dB.")] = "0.2",
     check: Annotated[
         list[Path] | None,
         typer.Option(help="Held-out folder, picture or video to judge by; pairs count with their truth. Repeatable."),
+    ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="ONNX",
+            help="Float32 model to judge by. Default: MODEL. One of derain train --qat needs the one it began as.",
+        ),
     ] = None,
     split: Annotated[Path | None, typer.Option(help="JSON file of held-out pictures: {folder: [names]}.")] = None,
     count: Annotated[int, typer.Option(min=1, max=1024, help="How many frames to calibrate with.")] = 64,
@@ -57,12 +65,10 @@ def calibrate(
     from derain.calibration.legacy import cache_text, write_cache
     from derain.models import resolve
 
-    if precision == "fp8":
-        raise UsageError("FP8 is not supported", expected="int8 or fp16")
     if precision not in _KINDS:
-        raise UsageError(f"--precision is '{precision}'", expected="int8 or fp16")
+        raise UsageError(f"--precision is '{precision}'", expected="int8, fp8 or fp16")
     if cache is not None and precision != "int8":
-        raise UsageError("--cache was given with --precision fp16", expected="--precision int8")
+        raise UsageError(f"--cache was given with --precision {precision}", expected="--precision int8")
     path = resolve(model)
     target = output or Path(f"{path.stem}.{precision}.onnx")
     if target.suffix.lower() != ".onnx":
@@ -71,10 +77,11 @@ def calibrate(
         raise UsageError(f"The output '{target}' is the model itself", fix="Give another --output")
     options = Options(
         frames=tuple(frames),
-        kind="int8" if precision == "int8" else "float16",
+        kind=_KINDS[precision],
         max_drop=_decibels(max_drop),
         check=tuple(check or ()),
         split=split,
+        against=against,
         count=count,
     )
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
@@ -111,10 +118,11 @@ def _summarise(done: Calibrated, target: Path, folder: Path) -> None:
     record = done.card.calibration
     assert record is not None
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    console.print(
-        f"{len(selection.names)} of {selection.seen} frames ({selection.duplicates} duplicates, {selection.flat} "
-        f"constant); {record.checked} held out, {record.paired} of them with ground truth"
-    )
+    chosen = "Ranges of quantization-aware training"
+    if selection.names:
+        dropped = f"{selection.duplicates} duplicates, {selection.flat} constant"
+        chosen = f"{len(selection.names)} of {selection.seen} frames ({dropped})"
+    console.print(f"{chosen}; {record.checked} held out, {record.paired} of them with ground truth")
     if record.compared:
         drops = ", ".join(f"{method} {drop:+.3f} dB" for method, drop in record.compared.items())
         console.print(f"Loss by method of ranges: {drops}; taken: {record.ranges}")
@@ -132,6 +140,7 @@ def _summarise(done: Calibrated, target: Path, folder: Path) -> None:
     table.add_row("values at 255", "", "", f"{100 * change.clipped_high:+.4f} %")
     console.print(table)
     layers = f"{len(record.int8)} in INT8, " if record.int8 else ""
+    layers = f"{len(record.float8)} in FP8, " if record.float8 else layers
     console.print(f"Layers: {layers}{len(record.float16)} in float16, {len(record.float32)} in float32")
     for name in sorted(done.found.kept):
         console.print(f"  kept in higher precision: {name} ({done.found.sensitivity[name]:+.3f} dB alone)")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from derain import __version__
+from derain.calibration.float8 import OPSET as FLOAT8_OPSET
 from derain.calibration.frames import Options
 from derain.calibration.gate import Change
 from derain.calibration.layers import Layers
@@ -37,17 +38,18 @@ def lower_card(card: ModelCard, options: Options, layers: Layers, outcome: Outco
     """
     change, kept = outcome.change, outcome.kept
     lowered = [name for name in layers.convolutions if name not in kept]
-    int8 = lowered if options.kind == "int8" else []
-    half = {*layers.products, *kept} if options.kind == "int8" else {*layers.products, *lowered}
+    eight = [] if options.kind == "float16" else lowered
+    half = {*layers.products, *(lowered if options.kind == "float16" else kept)}
     every = (*layers.convolutions, *layers.products, *layers.others)
     calibration = Calibration(
         ranges=None if outcome.ranges is None else outcome.ranges.method,
         compared={name: round(drop, 5) for name, drop in outcome.compared.items()},
-        selection=METHOD,
+        selection=METHOD if outcome.selection.names else "none: the ranges were trained with",
         frames=outcome.selection.digests,
-        int8=int8,
+        int8=eight if options.kind == "int8" else [],
+        float8=eight if options.kind == "float8" else [],
         float16=[name for name in every if name in half],
-        float32=[name for name in every if name not in half and name not in set(int8)],
+        float32=[name for name in every if name not in half and name not in set(eight)],
         max_drop=options.max_drop,
         checked=len(change.scores),
         paired=sum(score.psnr is not None for score in change.scores),
@@ -75,13 +77,17 @@ def lower_card(card: ModelCard, options: Options, layers: Layers, outcome: Outco
                 measured="calibration",
             )
         )
-    statement = (
-        None if outcome.ranges is None else f"{outcome.ranges.method} ranges of {len(calibration.frames)} frames"
-    )
+    statement = None
+    if outcome.ranges is not None and card.trained is not None:
+        statement = f"ranges of {card.trained.source}, kept to by quantization-aware training"
+    elif outcome.ranges is not None:
+        statement = f"{outcome.ranges.method} ranges of {len(calibration.frames)} frames"
     return card.model_copy(
         update={
             "precision": Precision(kind=options.kind, calibration=statement),
             "calibration": calibration,
+            "trained": None,
+            "opset": max(card.opset, FLOAT8_OPSET) if options.kind == "float8" else card.opset,
             "quality": quality,
             "parity": None,
             "derain_version": __version__,

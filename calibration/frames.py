@@ -20,7 +20,7 @@ from derain.errors import CalibrationError, FrameError
 from derain.images import read_image
 from derain.runtime.ports import Picture
 
-Kind = Literal["int8", "float16"]
+Kind = Literal["int8", "float8", "float16"]
 T = TypeVar("T")
 
 # Larger frames are cut to their middle: activations of a 4K frame would not fit into the memory promised.
@@ -39,6 +39,7 @@ class Options:
         max_drop: largest loss of PSNR, mean over the held-out frames, dB.
         check: further folders, pictures and videos, held out; pairs among them count with their ground truth.
         split: file that says which pictures of ``frames`` are held out.
+        against: float32 model to judge by; None takes the model itself.
         count: calibration frames to choose.
         checks: held-out frames to use at most.
         methods: of ranges, to compare.
@@ -49,6 +50,7 @@ class Options:
     max_drop: float = 0.2
     check: tuple[Path, ...] = ()
     split: Path | None = None
+    against: Path | None = None
     count: int = 64
     checks: int = 32
     methods: tuple[Method, ...] = METHODS

@@ -122,7 +122,10 @@ def judge(change: Change, max_drop: float, kind: str) -> None:
     Raises:
         CalibrationError: the mean drop exceeds ``max_drop``, a frame becomes darker or brighter, or one frame is lost.
     """
-    fix = "Nothing was written. Give more and more varied --frames, or allow a larger --max-drop"
+    fix = (
+        "Nothing was written. Give more and more varied --frames, allow a larger --max-drop, or fine-tune the network "
+        "for INT8 with derain train --qat"
+    )
     if change.drop > max_drop:
         raise CalibrationError(f"{kind} costs {change.drop:.3f} dB", expected=f"at most {max_drop:g} dB", fix=fix)
     if abs(change.worst_shift) > SHIFT_LIMIT:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 # Nodes of the whole frame's context, by the scope that export gives them: they are few, and stay in float32.
 CONTEXT_SCOPE = "context/"
+# Likewise those that interpolate gain and offset for the sum with the picture, whose levels they must not coarsen.
+FOG_SCOPE = "fog/"
 _QUANTIZE = "QuantizeLinear"
 _HEAVY = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 # What lies between a convolution and the addition of its result.
@@ -90,6 +92,8 @@ def _float_reason(node: onnx.NodeProto, weights: dict[str, onnx.TensorProto]) ->
     """Why a heavy layer must stay in float32; None when it need not."""
     if node.name.startswith(CONTEXT_SCOPE):
         return "computes the whole frame's context"
+    if node.name.startswith(FOG_SCOPE):
+        return "interpolates the gain of the picture itself"
     if node.op_type == "ConvTranspose":
         return "is a transposed convolution, which TensorRT computes in float"
     if node.op_type == "Conv" and node.input[1] not in weights:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from derain.calibration.float8 import OPSET as FLOAT8_OPSET
+from derain.calibration.float8 import to_float8
 from derain.calibration.half import to_half
 from derain.calibration.layers import Layers, leading_to
 from derain.calibration.ranges import Ranges
@@ -27,7 +29,13 @@ _OPTIONS = {
 
 
 def quantize(
-    model: onnx.ModelProto, layers: Layers, ranges: Ranges, kept: frozenset[str] = frozenset(), *, half: bool = True
+    model: onnx.ModelProto,
+    layers: Layers,
+    ranges: Ranges,
+    kept: frozenset[str] = frozenset(),
+    *,
+    half: bool = True,
+    float8: bool = False,
 ) -> onnx.ModelProto:
     """A copy of a float32 graph in which all layers that may compute in INT8 do, except the ``kept`` ones.
 
@@ -37,12 +45,13 @@ def quantize(
         ranges: of its activations.
         kept: convolutions that stay in float.
         half: whether the kept convolutions and the matrix products compute in float16 rather than float32.
+        float8: FP8 E4M3 in place of INT8, for convolutions alone; the copy is of opset 19 at least.
     """
     import onnx
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-    chosen = layers.quantized(kept)
+    chosen = [name for name in layers.quantized(kept) if not (float8 and name in layers.additions)]
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     opsets = [(entry.domain, entry.version) for entry in model.opset_import]
@@ -66,6 +75,9 @@ def quantize(
             quantizer.model.topological_sort()
             copy = quantizer.model.model
     _join(copy)
+    if float8:
+        to_float8(copy, model)
+        opsets = [(domain, version if domain else max(version, FLOAT8_OPSET)) for domain, version in opsets]
     if half:
         copy = to_half(copy, kept | set(layers.products))
     copy.producer_name, copy.producer_version = model.producer_name, model.producer_version

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from derain.calibration.session import open_session
+from derain.card import TrainedRanges
 from derain.errors import CalibrationError
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ _HELD_BYTES = 256 << 20
 class Ranges:
     """Symmetric ranges: tensor name to the largest magnitude that INT8 represents; ``scale`` is a 127th of it."""
 
-    method: Method
+    method: Method | Literal["trained"]
     largest: dict[str, float]
 
     def scale(self, tensor: str) -> float:
@@ -87,6 +88,24 @@ def collect(
                 # A tensor that is zero throughout still needs a scale that is a positive number.
                 largest[name] = bound or 1e-6
     return Ranges(method, {name: largest[name] for name in tensors})
+
+
+def trained_ranges(model: onnx.ModelProto, record: TrainedRanges) -> Ranges:
+    """The ranges that quantization-aware training held a network to, by tensor of its float32 graph.
+
+    Raises:
+        CalibrationError: the graph lacks a layer that was trained.
+    """
+    nodes = {node.name: node for node in model.graph.node}
+    largest: dict[str, float] = {}
+    for layer, magnitudes in record.inputs.items():
+        if layer not in nodes:
+            raise CalibrationError(
+                f"The model was trained with a range for '{layer}', which its graph does not have",
+                fix="Export the checkpoint again with the derain that calibrates it",
+            )
+        largest.update(zip(nodes[layer].input, magnitudes, strict=False))  # a convolution's weights need no range
+    return Ranges("trained", largest)
 
 
 def _collect_group(

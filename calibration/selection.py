@@ -20,7 +20,8 @@ _NEAR_LEVELS = 2.0
 # Descriptions held at most; beyond that every second one is dropped, and every second new frame looked at.
 _HELD = 100_000
 _DRY = 0.05
-# Natural pictures are bluer above than below. 3 standard errors against that, over so many frames, look swapped.
+# Pictures are redder than blue on the whole, and bluer above than below (measured in docs/calibration.md). Both must be
+# the other way round, and their sum by 3 standard errors over so many frames, to look swapped.
 _COLOUR_FRAMES = 12
 _COLOUR_ERRORS = 3.0
 
@@ -117,10 +118,12 @@ def _warnings(chosen: list[Description], kept: list[Description]) -> list[str]:
         found.append(
             "The frames look dry (the extractor finds no rain in any): ranges of rainy frames may be larger, and clip."
         )
-    sky = np.array([d.sky for d in kept])
-    if len(sky) >= _COLOUR_FRAMES and sky.mean() < -_COLOUR_ERRORS * sky.std() / np.sqrt(len(sky)):
+    sky, red = np.array([d.sky for d in kept]), np.array([d.means[2] - d.means[0] for d in kept])
+    error = (sky + red).std() / np.sqrt(len(kept))
+    swapped = (sky + red).mean() < -_COLOUR_ERRORS * error and sky.mean() < 0 and red.mean() < 0
+    if len(kept) >= _COLOUR_FRAMES and swapped:
         found.append(
-            "The frames may have red and blue swapped: they are bluer below than above. They must be ordinary picture "
-            "or video files, not arrays saved in RGB order by OpenCV."
+            "The frames may have red and blue swapped (a suspicion): they are bluer than red, and bluer below than "
+            "above. They must be ordinary picture or video files, not arrays saved in RGB order by OpenCV."
         )
     return found

@@ -17,11 +17,12 @@ import derain  # noqa: E402
 
 SOURCE, SINK = sys.argv[1], sys.argv[2]
 Gst.init(None)
-take = Gst.parse_launch(
-    f"{SOURCE} ! videoconvert ! video/x-raw,format=BGR ! appsink name=out max-buffers=1 drop=true sync=false"
-)
-give = Gst.parse_launch(f"appsrc name=in is-live=true format=time ! videoconvert ! {SINK}")
+take = Gst.parse_launch(f"{SOURCE} ! videoconvert ! video/x-raw,format=BGR ! appsink name=out max-buffers=1 sync=false")
+give = Gst.parse_launch(f"appsrc name=in is-live=true format=time block=true max-buffers=2 ! videoconvert ! {SINK}")
 appsink, appsrc = take.get_by_name("out"), give.get_by_name("in")
+# Only a live source has no preroll. Its newest frame wins; a file's frames wait instead, and none is lost.
+live = take.set_state(Gst.State.PAUSED) == Gst.StateChangeReturn.NO_PREROLL
+appsink.set_property("drop", live)
 take.set_state(Gst.State.PLAYING)
 # ONNX Runtime: OpenVINO crashed in a process that had loaded GStreamer before it.
 with derain.load("nano", backend="onnxruntime") as model:

@@ -35,6 +35,9 @@ def export(
     tiled: Annotated[
         bool, typer.Option("--tiled", help="Two files: for tiles, and for the context of the whole frame.")
     ] = False,
+    companions: Annotated[
+        bool, typer.Option("--companions", help="Also NAME.attention.onnx for the rain gate, NAME.tile.* for tiles.")
+    ] = False,
     fp16: Annotated[bool, typer.Option("--fp16", help="Compute in float16 where it is safe.")] = False,
     name: Annotated[str | None, typer.Option(help="Name in the model card. Default: the recipe's.")] = None,
     pictures: Annotated[Path | None, typer.Option(help="Folder of pictures to compare with PyTorch on.")] = None,
@@ -58,7 +61,7 @@ def export(
     from rich.console import Console
 
     from derain.export.contract import Contract
-    from derain.export.exporter import ExportOptions, export_checkpoint, export_tiled
+    from derain.export.exporter import ExportOptions, export_checkpoint, export_tiled, export_with_companions
 
     matrix, _, colour_range = yuv.partition("-")
     contract: Any = Contract(
@@ -89,17 +92,21 @@ def export(
     chosen: Any = _choice("--part", part, ("whole", "attention"))
     if tiled and (chosen != "whole" or triton is not None):
         raise UsageError("--tiled makes two files of the whole network", expected="neither --part nor --triton with it")
+    if companions and (tiled or chosen != "whole"):
+        raise UsageError("--companions goes with the whole network", expected="neither --part nor --tiled with it")
     with console.status("reading") as status:
         if tiled:
             written: tuple[Path, ...] = export_tiled(checkpoint, output, options, say=status.update)
+        elif companions:
+            written = export_with_companions(checkpoint, output, options, say=status.update)
         else:
             export_checkpoint(checkpoint, output, options, part=chosen, say=status.update)
             written = (output,)
-            if triton is not None:
-                from derain.export.triton import write_repository
+        if triton is not None:
+            from derain.export.triton import write_repository
 
-                status.update("writing the Triton repository")
-                place = write_repository(output, triton, backend)
+            status.update("writing the Triton repository")
+            place = write_repository(output, triton, backend)
     for path in written:
         _summarise(path)
     if triton is not None:

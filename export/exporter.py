@@ -8,10 +8,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from derain import __version__
-from derain.card import CARD_KEY, Cost, Geometry, ModelCard, Parity, Precision, Profile, Quality, Training
+from derain.card import (
+    CARD_KEY,
+    Cost,
+    Geometry,
+    ModelCard,
+    Parity,
+    Precision,
+    Profile,
+    Quality,
+    TrainedRanges,
+    Training,
+)
+from derain.companions import beside
+from derain.cost import measure
 from derain.errors import ExportError, UsageError
+from derain.export.cells import camera_graph
 from derain.export.contract import Contract, Part
-from derain.export.cost import measure
 from derain.export.figures import read_figures
 from derain.export.graph import CameraGraph
 from derain.export.half import to_half
@@ -99,12 +112,48 @@ def export_tiled(
     check_output(output)
     network, info = load_deployable(checkpoint)
     companion = output.with_name(f"{output.stem}.context{output.suffix}")
-    tile = build(network, info, options, part="tile", companion=companion.name, say=say)
-    whole = replace(options, profile=FRAME_PROFILE)
-    context = build(network, info, whole, part="context", companion=output.name, say=say)
-    write(tile, output)
-    write(context, companion)
+    for path, exported in _tiled_form(network, info, options, output, companion, say).items():
+        write(exported, path)
     return output, companion
+
+
+def export_with_companions(
+    checkpoint: Path, output: Path, options: ExportOptions, *, say: Progress = lambda _: None
+) -> tuple[Path, ...]:
+    """Export the whole network and, beside it, the parts that the rain gate and tiling run alone.
+
+    The attention extractor, where the network has one, and the tiled form, where tiles need the frame's context; see
+    :func:`derain.companions.beside` for their names. All are made and compared before the first is written.
+
+    Returns:
+        The files, the whole network first.
+    """
+    check_output(output)
+    network, info = load_deployable(checkpoint)
+    made = {output: build(network, info, options, say=say)}
+    if network.spec.attention == "learned":
+        made[beside(output, "attention")] = build(network, info, options, part="attention", say=say)
+    if network.spec.tiling == "needs_context":
+        tile, context = beside(output, "tile"), beside(output, "context")
+        made.update(_tiled_form(network, info, options, tile, context, say))
+    for path, exported in made.items():
+        write(exported, path)
+    return tuple(made)
+
+
+def _tiled_form(
+    network: Deployable,
+    info: CheckpointInfo | None,
+    options: ExportOptions,
+    tile: Path,
+    context: Path,
+    say: Progress,
+) -> dict[Path, Exported]:
+    whole = replace(options, profile=FRAME_PROFILE)
+    return {
+        tile: build(network, info, options, part="tile", companion=context.name, say=say),
+        context: build(network, info, whole, part="context", companion=tile.name, say=say),
+    }
 
 
 def build(
@@ -127,7 +176,7 @@ def build(
         say: told each step in a few words.
     """
     _check_sizes(network, options)
-    graph = CameraGraph(network, options.contract, part).eval()
+    graph = camera_graph(network, options.contract, part).eval()
     fixed = options.profile.opt if options.profile.fixed else None
     say("tracing")
     model = trace(graph, fixed)
@@ -135,7 +184,8 @@ def build(
         model = to_half(model)
         check(model, graph)
     say("comparing with PyTorch on pictures")
-    parity = compare(graph, model, parity_pictures(options.pictures), options.profile)
+    plain = CameraGraph(network, options.contract, part).eval()
+    parity = compare(plain, model, parity_pictures(options.pictures), options.profile)
     judge(parity, network.spec.variant, half=options.half, what=f"{network.spec.system} ({network.spec.variant})")
     card = _card(graph, info, options, parity, companion)
     cost = measure(model, card, options.profile.opt)
@@ -211,6 +261,7 @@ def _card(
         cost=Cost(parameters=0, kmac_per_pixel=0.0),
         quality=_quality(info, options) if graph.part == "whole" else [],
         parity=parity,
+        trained=_trained(info, options) if graph.part == "whole" else None,
         training=_training(info) if info else None,
         licence=LICENCE,
         derain_version=__version__,
@@ -221,6 +272,12 @@ def _quality(info: CheckpointInfo | None, options: ExportOptions) -> list[Qualit
     if options.figures:
         return [figure for report in options.figures for figure in read_figures(report)]
     return [Quality.model_validate(item) for item in info.quality] if info else []
+
+
+def _trained(info: CheckpointInfo | None, options: ExportOptions) -> TrainedRanges | None:
+    if info is None or info.quantization is None or options.half:
+        return None
+    return TrainedRanges.model_validate(info.quantization)
 
 
 def _training(info: CheckpointInfo) -> Training:

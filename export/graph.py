@@ -103,11 +103,16 @@ class CameraGraph(nn.Module):
 
     def _pad(self, rainy: Tensor) -> Tensor:
         """Repeat the last row and column until the size fits the network's grid; nothing where it fits already."""
+        below, right = self._missing(rainy.shape[2], rainy.shape[3])
+        return F.pad(rainy, (0, right, 0, below), mode="replicate")
+
+    def _missing(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns up to the network's grid and minimum."""
         step = self.network.spec.multiple_of
         least = -(-self.network.spec.minimum // step)
-        below = step * _at_least((rainy.shape[2] + step - 1) // step, least) - rainy.shape[2]
-        right = step * _at_least((rainy.shape[3] + step - 1) // step, least) - rainy.shape[3]
-        return F.pad(rainy, (0, right, 0, below), mode="replicate")
+        below = step * _at_least((height + step - 1) // step, least) - height
+        right = step * _at_least((width + step - 1) // step, least) - width
+        return below, right
 
 
 def _at_least(cells: int, least: int) -> int:

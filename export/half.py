@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from derain.errors import ExportError
-from derain.export.scope import CONTEXT_SCOPE
+from derain.export.scope import FLOAT_SCOPES
 
 if TYPE_CHECKING:
     import onnx
@@ -92,12 +92,12 @@ def half_nodes(model: onnx.ModelProto) -> set[str]:
         if node.name in forward
         and node.name in backward
         and node.op_type not in _STATISTICS
-        and not node.name.startswith(CONTEXT_SCOPE)
+        and not node.name.startswith(FLOAT_SCOPES)
     }
 
 
 def _is_source(node: onnx.NodeProto) -> bool:
-    return node.op_type in _HEAVY and not node.name.startswith(CONTEXT_SCOPE)
+    return node.op_type in _HEAVY and not node.name.startswith(FLOAT_SCOPES)
 
 
 def _reached(nodes: list[onnx.NodeProto]) -> set[str]:

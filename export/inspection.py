@@ -11,17 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from derain.card import ModelCard, Profile, read_card
+from derain.cost import GraphCost, measure, part_flow
+from derain.devices import ESTIMATE_COLUMNS, ESTIMATE_NOTE, STORED_BYTES, Estimate, estimate, estimate_row
 from derain.errors import ModelFileError
-from derain.export.cost import GraphCost, measure, part_flow
-from derain.export.devices import ACHIEVED, Estimate, estimate
 from derain.export.sizes import Shape, format_size
-
-_STORED_BYTES = {"float32": 4, "float16": 2, "int8": 1}
-ESTIMATE_COLUMNS = ("device", "precision", "GOP / TOP/s = ms", "MB / GB/s = ms", "floor ms", f"at {ACHIEVED:.0%} ms")
-ESTIMATE_NOTE = (
-    "Estimates, not measurements. Peak rates of the device against the operations and bytes of the convolutions; all "
-    f"else is taken as fused and free. floor: the slower of the two at peak; at {ACHIEVED:.0%}: with that share of it."
-)
 
 
 @dataclass(frozen=True)
@@ -65,7 +58,7 @@ def inspect(path: Path, size: Shape | None = None) -> Inspection:
     except Exception as error:
         raise ModelFileError(f"'{path}' cannot be read as ONNX ({error})", fix="Export it again") from error
     cost = measure(model, card, size or card.profile.opt)
-    estimates = estimate(cost, _STORED_BYTES[card.precision.kind])
+    estimates = estimate(cost, STORED_BYTES[card.precision.kind])
     return Inspection(path, file_bytes, card, cost, estimates, None, part_flow(model))
 
 
@@ -144,18 +137,6 @@ def card_rows(card: ModelCard, path: Path, file_bytes: int) -> list[tuple[str, s
         rows.append(("data", ", ".join(training.data) or "not stated"))
     rows += [("opset", str(card.opset)), ("licence", card.licence), ("made by", f"derain {card.derain_version}")]
     return rows
-
-
-def estimate_row(item: Estimate) -> tuple[str, ...]:
-    """An estimate as the cells of ``ESTIMATE_COLUMNS``."""
-    return (
-        item.device,
-        item.precision,
-        f"{item.operations / 1e9:.1f} / {item.tera_operations:g} = {item.compute:.2f}",
-        f"{item.traffic / 1e6:.0f} / {item.gigabytes:g} = {item.memory:.2f}",
-        f"{item.floor:.2f}",
-        f"{item.expected:.1f}",
-    )
 
 
 def profile_text(profile: Profile) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 
-from derain.export.inspection import ESTIMATE_COLUMNS, ESTIMATE_NOTE, Inspection, card_rows, estimate_row
+from derain.devices import ESTIMATE_COLUMNS, ESTIMATE_NOTE, estimate_row
+from derain.export.inspection import Inspection, card_rows
 from derain.export.sizes import format_size
 from derain.files import atomic_path
 

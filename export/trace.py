@@ -14,12 +14,13 @@ from torch import Tensor
 
 from derain import __version__
 from derain.errors import ExportError, MissingDependencyError
-from derain.export.fold import complete_names, fold, repeated_weights, share_weights
+from derain.export.fold import repeated_weights, share_weights
 from derain.export.graph import CameraGraph
 from derain.export.matrix import rewrite_products
 from derain.export.operators import check_operators
 from derain.export.scope import CONTEXT_SCOPE
 from derain.export.sizes import Shape
+from derain.folding import complete_names, fold
 
 if TYPE_CHECKING:
     import onnx

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from derain.card import ModelCard, Port, read_card
 from derain.errors import ExportError, MissingDependencyError, UsageError
-from derain.export.scope import CONTEXT_SCOPE
+from derain.export.scope import FLOAT_SCOPES
 
 if TYPE_CHECKING:
     import onnx
@@ -199,7 +199,7 @@ def verify(model: onnx.ModelProto, card: ModelCard, capabilities: tuple[str, ...
     wanted = _WANTED.get(card.precision.kind)
     for report in reports:
         for name, kind in report.convolutions(convolutions).items():
-            if wanted and kind not in (wanted, "unknown") and not name.startswith(CONTEXT_SCOPE):
+            if wanted and kind not in (wanted, "unknown") and not name.startswith(FLOAT_SCOPES):
                 raise ExportError(
                     f"TensorRT-RTX computes '{name}' in {kind} for {report.capability}", expected=wanted, fix=_BUG
                 )

@@ -121,7 +121,7 @@ def compare_arguments(path: Path, card: ModelCard, size: Shape, loader: Path, to
         loader: a script that gives the inputs, see :func:`loader_script`.
         tolerance: largest median absolute error; None for one that fits the card's precision.
     """
-    limits = {"float32": 1e-3, "float16": 2e-2, "int8": 5e-2}
+    limits = {"float32": 1e-3, "float16": 2e-2, "float8": 1e-1, "int8": 5e-2}
     allowed = limits[card.precision.kind] if tolerance is None else tolerance
     shapes = _shapes(card, size)
     return [

@@ -14,6 +14,7 @@ import numpy as np
 from derain.errors import UsageError
 from derain.images import IMAGE_SUFFIXES, list_images
 from derain.runtime import compare, pipeline
+from derain.runtime.flight import flight_of
 from derain.runtime.media.items import Frame, Passenger, Picture, Sink, Source
 from derain.runtime.media.pictures import PictureSink, PictureSource
 from derain.runtime.media.video_reader import VideoReader
@@ -68,7 +69,7 @@ def run_job(
     job: Job,
     model: Derainer,
     *,
-    infer: Callable[[Frame], Derained] | None = None,
+    infer: pipeline.Infer | None = None,
     seen: Callable[[Derained], None] | None = None,
     stop: threading.Event | None = None,
     begin: Callable[[int | None], None] | None = None,
@@ -117,7 +118,8 @@ def run_job(
                 else:
                     output.sink.write(output.render(outcome), outcome.frame)
 
-        stats = pipeline.run(source, infer or call, deliver, stop=stop, progress=progress)
+        chosen = infer or flight_of(model, job.attention) or call
+        stats = pipeline.run(source, chosen, deliver, stop=stop, progress=progress)
     warnings = source.warnings + [warning for output in outputs for warning in output.sink.warnings]
     return JobResult(stats, targets, warnings, source.damaged if isinstance(source, PictureSource) else 0)
 

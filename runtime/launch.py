@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from derain.companions import beside
 from derain.errors import UsageError
 from derain.models import resolve
 from derain.runtime.commands import run_with_progress
@@ -21,7 +22,7 @@ from derain.runtime.live.run import LiveRun
 from derain.runtime.live.sinks import CODECS, RainLog
 from derain.runtime.live.stream import POLICIES
 from derain.runtime.model import Derainer, load
-from derain.runtime.parts import PartModel, beside
+from derain.runtime.parts import PartModel
 from derain.runtime.pipeline import Derained
 from derain.runtime.tiling import load_tiled
 

@@ -25,7 +25,9 @@ def load(name_or_path: str | Path, backend: str = "auto", threads: int | None = 
 
     Args:
         name_or_path: a shipped name (see ``derain models``), a file written by ``derain export``, or an engine.
-        backend: ``"auto"`` or a backend's name; ``Model.backend_reason`` tells why it was chosen.
+        backend: ``"auto"`` or a backend's name; ``Model.backend_reason`` tells why it was chosen. On a CPU with both
+            OpenVINO and ONNX Runtime, ``"auto"`` measures which is faster for this model, which takes a second or two
+            the first time and is remembered in the user's cache folder.
         threads: CPU threads of one inference; None for the physical cores this process may use.
 
     Raises:
@@ -37,7 +39,7 @@ def load(name_or_path: str | Path, backend: str = "auto", threads: int | None = 
     path = resolve(name_or_path)
     card = read_model_card(path)
     require_whole(card, path)
-    chosen, reason = choose(backend, card, engine=is_engine(path))
+    chosen, reason = choose(backend, card, is_engine(path), path, threads)
     return Model(chosen(path, card, threads), reason)
 
 
@@ -76,6 +78,11 @@ class Model:
         self._buffers: PortBuffers | None = None
         self._lock = threading.Lock()
 
+    @property
+    def backend(self) -> Backend:
+        """What runs the graph."""
+        return self._backend
+
     @overload
     def __call__(self, frame: Picture, *, attention: Literal[False] = False, out: Picture | None = None) -> Picture: ...
 
@@ -103,7 +110,7 @@ class Model:
             BackendError: the model is closed, or the inference failed.
         """
         require_frame(frame, self.card)
-        _require_fixed_size(frame, self.card)
+        require_fixed_size(frame, self.card)
         height, width = frame.shape[:2]
         clean = np.empty((height, width, 3), np.uint8) if out is None else _usable_out(out, frame)
         rain = np.empty((height, width), np.float32) if attention else None
@@ -152,7 +159,12 @@ def require_frame(frame: Any, card: ModelCard) -> None:
         )
 
 
-def _require_fixed_size(frame: Picture, card: ModelCard) -> None:
+def require_fixed_size(frame: Picture, card: ModelCard) -> None:
+    """Refuse a frame whose size is not the one that the graph was exported for.
+
+    Raises:
+        FrameError: naming the side.
+    """
     height, width = frame.shape[:2]
     smallest, largest = card.profile.min, card.profile.max
     # A profile with equal ends is a fixed shape inside the graph; a range only tells what an engine is built for.

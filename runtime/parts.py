@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from derain.card import ModelCard, Port, read_card
+from derain.companions import Companion, beside
 from derain.errors import ModelFileError, UsageError
 from derain.runtime.backends import choose
 from derain.runtime.backends.base import Buffers, dtype_of, shape_of
 from derain.runtime.ports import Picture, as_input
 
-Part: TypeAlias = Literal["attention", "tile", "context"]
 # A frame is cut into at most four sizes of tiles: inside, right, bottom, corner.
 _SIZES_KEPT = 4
 _HOW = {
@@ -24,12 +24,7 @@ _HOW = {
 }
 
 
-def beside(path: Path, part: Literal["attention", "tile"]) -> Path:
-    """Where a part is looked for: beside ``edge.onnx``, as ``edge.attention.onnx`` and ``edge.tile.onnx``."""
-    return path.with_name(f"{path.stem}.{part}.onnx")
-
-
-def how_to_make(part: Part, name: str) -> str:
+def how_to_make(part: Companion, name: str) -> str:
     """The command that writes such a file."""
     return f"Make it with: {_HOW[part].format(name=name)}"
 
@@ -48,7 +43,7 @@ class PartModel:
         BackendError: no backend can run it.
     """
 
-    def __init__(self, path: Path, part: Part, backend: str = "auto", threads: int | None = None) -> None:
+    def __init__(self, path: Path, part: Companion, backend: str = "auto", threads: int | None = None) -> None:
         self.card: ModelCard = read_card(path)
         if self.card.part != part:
             raise ModelFileError(

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from derain.runtime.channel import AbortedError, Channel
 from derain.runtime.media.items import Frame, Item, Passenger, Picture
@@ -15,6 +15,8 @@ from derain.runtime.statistics import RunStats, Stopwatch
 
 # Two waiting frames keep a stage busy while its neighbour hesitates; more would only cost memory and latency.
 _WAITING = 2
+# Packets of sound between frames that are under way: more of them than frames, and small.
+_WAITING_PASSENGERS = 64
 _POLL_SECONDS = 0.2
 
 
@@ -39,9 +41,32 @@ class Derained:
 Outcome: TypeAlias = Derained | Passenger
 
 
+@runtime_checkable
+class Overlapped(Protocol):
+    """Inference that has several frames under way at once; see :class:`derain.runtime.flight.Flight`.
+
+    ``begin`` is called in one thread and ``finish`` in another, in the same order, with at most ``slots`` frames
+    between the two.
+    """
+
+    slots: int
+
+    def begin(self, frame: Frame) -> Any:
+        """Send a frame on its way."""
+
+    def finish(self, begun: Any) -> Derained:
+        """Wait for its result."""
+
+    def abandon(self) -> None:
+        """Let go of frames that were begun and will not be finished; called when both threads have ended."""
+
+
+Infer: TypeAlias = Callable[[Frame], Derained] | Overlapped
+
+
 def run(
     source: Iterable[Item],
-    infer: Callable[[Frame], Derained],
+    infer: Infer,
     deliver: Callable[[Outcome], None],
     *,
     stop: threading.Event | None = None,
@@ -54,7 +79,7 @@ def run(
 
     Args:
         source: read in the first thread; ends when it is exhausted.
-        infer: called for frames only, in the second thread.
+        infer: called for frames only, in the second thread; or several frames at once under way, in two threads.
         deliver: called for every outcome, in the third thread.
         stop: when set, no further item is read; what is under way is finished.
         progress: called in this thread with the number of frames delivered, a few times a second and at the end.
@@ -69,7 +94,7 @@ class _Run:
     def __init__(
         self,
         source: Iterable[Item],
-        infer: Callable[[Frame], Derained],
+        infer: Infer,
         deliver: Callable[[Outcome], None],
         stop: threading.Event,
     ) -> None:
@@ -79,6 +104,8 @@ class _Run:
         self._stop = stop
         self._decoded: Channel[Item] = Channel(_WAITING)
         self._derained: Channel[Outcome] = Channel(_WAITING)
+        self._begun: Channel[tuple[Any, float] | Passenger] = Channel(_WAITING_PASSENGERS)
+        self._slots: Channel[None] = Channel(infer.slots if isinstance(infer, Overlapped) else 0)
         self._watches = {"decode": Stopwatch(), "infer": Stopwatch(), "encode": Stopwatch()}
         self._error: BaseException | None = None
         self._guard = threading.Lock()
@@ -87,10 +114,9 @@ class _Run:
 
     def go(self, progress: Callable[[int], None] | None) -> RunStats:
         begin = time.perf_counter()
-        stages = (self._decode_all, self._infer_all, self._deliver_all)
         threads = [
-            threading.Thread(target=self._guarded, args=(stage,), name=f"derain{stage.__name__}", daemon=True)
-            for stage in stages
+            threading.Thread(target=self._guarded, args=(stage,), name=f"derain-{name}", daemon=True)
+            for name, stage in self._stages().items()
         ]
         for thread in threads:
             thread.start()
@@ -106,6 +132,8 @@ class _Run:
         finally:
             for thread in threads:
                 thread.join()
+            if isinstance(self._infer, Overlapped):
+                self._infer.abandon()
         if self._error is not None:
             raise self._error
         if self._stopped and not self.frames:
@@ -114,6 +142,15 @@ class _Run:
             progress(self.frames)
         stages_ms = {name: watch.result() for name, watch in self._watches.items()}
         return RunStats(self.frames, time.perf_counter() - begin, stages_ms, self._stopped)
+
+    def _stages(self) -> dict[str, Callable[[], None]]:
+        infer = self._infer
+        middle: dict[str, Callable[[], None]]
+        if isinstance(infer, Overlapped):
+            middle = {"begin": lambda: self._begin_all(infer), "finish": lambda: self._finish_all(infer)}
+        else:
+            middle = {"infer": lambda: self._infer_all(infer)}
+        return {"decode": self._decode_all, **middle, "deliver": self._deliver_all}
 
     def _guarded(self, stage: Callable[[], None]) -> None:
         try:
@@ -127,8 +164,8 @@ class _Run:
         with self._guard:
             if self._error is None:
                 self._error = error
-        self._decoded.abort()
-        self._derained.abort()
+        for channel in (self._decoded, self._derained, self._begun, self._slots):
+            channel.abort()
 
     def _decode_all(self) -> None:
         for item in self._timed_items():
@@ -149,14 +186,39 @@ class _Run:
                 self._watches["decode"].add(time.perf_counter() - begin)
             yield item
 
-    def _infer_all(self) -> None:
+    def _infer_all(self, infer: Callable[[Frame], Derained]) -> None:
         for item in self._decoded:
             if isinstance(item, Passenger):
                 self._derained.put(item)
                 continue
             begin = time.perf_counter()
-            derained = self._infer(item)
+            derained = infer(item)
             self._watches["infer"].add(time.perf_counter() - begin)
+            self._derained.put(derained)
+        self._derained.close()
+
+    def _begin_all(self, infer: Overlapped) -> None:
+        for _ in range(infer.slots):
+            self._slots.put(None)
+        slots = iter(self._slots)
+        for item in self._decoded:
+            if isinstance(item, Passenger):
+                self._begun.put(item)
+                continue
+            next(slots)
+            begin = time.perf_counter()
+            self._begun.put((infer.begin(item), begin))
+        self._begun.close()
+
+    def _finish_all(self, infer: Overlapped) -> None:
+        for item in self._begun:
+            if isinstance(item, Passenger):
+                self._derained.put(item)
+                continue
+            begun, begin = item
+            derained = infer.finish(begun)
+            self._watches["infer"].add(time.perf_counter() - begin)
+            self._slots.put(None)
             self._derained.put(derained)
         self._derained.close()
 

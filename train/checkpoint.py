@@ -14,8 +14,8 @@ from derain.errors import CheckpointError
 from derain.files import atomic_path, check_size
 from derain.train.deployable import Deployable
 from derain.train.networks.reparam import fold_branches
-from derain.train.recipe import parse_recipe
-from derain.train.systems import find_system
+from derain.train.recipe import Recipe, parse_recipe
+from derain.train.systems import System, find_system
 
 FORMAT = 1
 _MAX_BYTES = 8 << 30
@@ -43,6 +43,7 @@ class CheckpointInfo:
         teacher: name and SHA-256 of the checkpoint that the run was distilled from; empty if none.
         begun_from: name and SHA-256 of the checkpoint whose weights the run began with, and under ``new`` the parts
             that did not come from there; empty if it began from random weights.
+        quantization: of quantization-aware training, valid as :class:`derain.card.TrainedRanges`; None of any other.
     """
 
     name: str
@@ -57,6 +58,7 @@ class CheckpointInfo:
     quality: list[dict[str, Any]]
     teacher: dict[str, str] = field(default_factory=dict)
     begun_from: dict[str, str] = field(default_factory=dict)
+    quantization: dict[str, Any] | None = None
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -117,8 +119,22 @@ def load_deployable(path: str | Path) -> tuple[Deployable, CheckpointInfo]:
         quality=state["quality"],
         teacher=state.get("teacher", {}),
         begun_from=state.get("begun_from", {}),
+        quantization=state.get("quantization"),
     )
     return derainer, info
+
+
+def load_system(path: str | Path) -> tuple[System, Recipe]:
+    """Rebuild the whole system of a checkpoint, in eval mode, with the weights of its last step, and read its recipe.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be used, or its weights do not fit the system its recipe names.
+    """
+    state = read_checkpoint(path)
+    recipe = parse_recipe(state["recipe"], str(path))
+    system = find_system(recipe.system)(recipe.system_config())
+    load_weights(system, state["system"], str(path))
+    return system.eval(), recipe
 
 
 def load_weights(module: torch.nn.Module, weights: dict[str, Any], origin: str) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from derain.train.evaluation import Derain, Summary
+    from derain.train.rain.degradation import Synthesiser
 
 
 _LAYOUT = Annotated[
@@ -52,7 +53,10 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="A shipped recipe (such as edge or nano) or a .toml file.")],
+    recipe: Annotated[
+        str | None,
+        typer.Argument(help="A shipped recipe (such as edge or nano) or a .toml file. --qat needs none."),
+    ] = None,
     rainy: Annotated[
         list[Path] | None,
         typer.Option(help="Folder of rainy pictures, unpaired. Repeatable. DIR@2 is drawn from twice as often as DIR."),
@@ -67,6 +71,13 @@ def train(
         Path | None,
         typer.Option(metavar="CKPT", help="Begin with the weights of another run's checkpoint, as far as they fit."),
     ] = None,
+    qat: Annotated[
+        Path | None, typer.Option(metavar="CKPT", help="Fine-tune this checkpoint for INT8, by its own recipe, gently.")
+    ] = None,
+    ranges: Annotated[
+        Path | None,
+        typer.Option(metavar="ONNX", help="With --qat: derain calibrate's INT8 file, whose arithmetic to train for."),
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's number of steps.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     devices: Annotated[int, typer.Option(min=1, help="How many GPUs or processes.")] = 1,
@@ -79,15 +90,24 @@ def train(
 ) -> None:
     """Train a system from rainy and clean pictures: unpaired, paired or both."""
     from derain.train.data.folders import gather
-    from derain.train.recipe import read_recipe_text
+    from derain.train.qat_setup import read_ranges, recipe_for
+    from derain.train.recipe import parse_recipe, read_recipe_text
     from derain.train.trainer import Machine, Trainer
 
-    text = read_recipe_text(recipe)
+    if (qat is None) != (ranges is None):
+        raise UsageError("--qat CKPT and --ranges ONNX go together", fix="Give both: see docs/calibration.md")
+    if qat is not None and (init is not None or compile_ or precision is Precision.BF16):
+        raise UsageError("--qat was given with --init, --compile or bf16-mixed", expected="--qat without these")
+    if recipe is None and qat is None:
+        raise UsageError("There is no recipe", fix="Name one, such as edge, or fine-tune a checkpoint with --qat")
+    text = recipe_for(qat, steps) if recipe is None and qat is not None else read_recipe_text(str(recipe))
     if steps is not None:
         text = re.sub(r"(?m)^steps\s*=.*$", f"steps = {steps}", text, count=1)
     pictures = gather(rainy or (), clean or (), pairs or (), split, layout)
     machine = Machine(device, devices, precision.value, threads, workers, compile_)
-    trainer = Trainer(text, pictures, out or Path("runs") / Path(recipe).stem, machine, resume=resume, begin_from=init)
+    folder = out or Path("runs") / (Path(recipe).stem if recipe else parse_recipe(text, "--qat").name)
+    held = None if ranges is None else read_ranges(ranges)
+    trainer = Trainer(text, pictures, folder, machine, resume=resume, begin_from=init or qat, quantization=held)
     checkpoint = trainer.run()
     if trainer.first_process:
         typer.echo(checkpoint)
@@ -167,8 +187,16 @@ def synth(
     clean: Annotated[Path, typer.Argument(help="Folder of clean pictures.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for rainy/, clean/ and manifest.json.")],
     renderer: Annotated[
-        Renderer, typer.Option(help="noise: motion-blurred noise; particles: falling drops in a camera.")
-    ] = Renderer.NOISE,
+        Renderer | None,
+        typer.Option(help="noise (the default): motion-blurred noise; particles: falling drops in a camera."),
+    ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="CKPT", help="Instead of a renderer, the rain maker of a trained system."),
+    ] = None,
+    rainy: Annotated[
+        Path | None, typer.Option(help="Folder of rainy pictures whose rain --from puts on the clean ones.")
+    ] = None,
     regime: Annotated[str | None, typer.Option(help="One kind of rain of the noise renderer, such as heavy.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Another seed, other rain.")] = 1,
     per_picture: Annotated[int, typer.Option(min=1, max=1000, help="Rains on each picture.")] = 1,
@@ -178,30 +206,41 @@ def synth(
     from rich.progress import Progress
 
     from derain.images import list_images
-    from derain.train.rain.degradation import Synthesiser
-    from derain.train.rain.particles import ParticleRain
-    from derain.train.rain.synthesiser import NoiseRain, NoiseRainConfig
+    from derain.train.rain.learned import LearnedRain
     from derain.train.synthesis import write_pairs
 
-    rain: Synthesiser
-    if renderer is Renderer.PARTICLES:
-        if regime is not None:
-            raise UsageError("--regime is for the noise renderer", fix="Leave it out, or use --renderer noise")
-        rain = ParticleRain()
-    else:
-        rain = NoiseRain(NoiseRainConfig(weights={regime: 1.0} if regime else {}))
+    rain, origin = _rain_maker(renderer, checkpoint, rainy, regime)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("Raining", total=len(list_images(clean)) * per_picture)
         manifest = write_pairs(
-            clean,
-            out,
-            rain,
-            {"name": renderer.value, "regime": regime},
-            seed=seed,
-            per_picture=per_picture,
-            progress=lambda: progress.advance(task),
+            clean, out, rain, origin, seed=seed, per_picture=per_picture, progress=lambda: progress.advance(task)
         )
     typer.echo(manifest)
+    if isinstance(rain, LearnedRain) and (complaint := rain.complaint()):
+        typer.echo(complaint, err=True)
+
+
+def _rain_maker(
+    renderer: Renderer | None, checkpoint: Path | None, rainy: Path | None, regime: str | None
+) -> tuple[Synthesiser, dict[str, Any]]:
+    """What the options of ``derain synth`` ask for, and what the manifest says of it."""
+    from derain.train.rain.learned import LearnedRain
+    from derain.train.rain.particles import ParticleRain
+    from derain.train.rain.synthesiser import NoiseRain, NoiseRainConfig
+
+    if checkpoint is not None or rainy is not None:
+        if checkpoint is None or rainy is None or renderer is not None or regime is not None:
+            raise UsageError(
+                "--from CKPT and --rainy FOLDER go together, without --renderer and --regime",
+                fix="Give the checkpoint of a rain maker and rainy pictures to take the rain from",
+            )
+        learned = LearnedRain(checkpoint, rainy)
+        return learned, {"name": "learned", **learned.origin}
+    if renderer is Renderer.PARTICLES:
+        if regime is not None:
+            raise UsageError("--regime is for the noise renderer", fix="Leave it out, or use --renderer noise")
+        return ParticleRain(), {"name": "particles", "regime": None}
+    return NoiseRain(NoiseRainConfig(weights={regime: 1.0} if regime else {})), {"name": "noise", "regime": regime}
 
 
 def _set_name(folder: Path) -> str:
@@ -245,8 +284,11 @@ def _load(model: str) -> Derain:
     if model.endswith(".ckpt"):
         from derain.train.checkpoint import load_deployable
         from derain.train.evaluation import module_derainer
+        from derain.train.qat import restore_quantization
 
-        return module_derainer(load_deployable(Path(model))[0])
+        network, info = load_deployable(Path(model))
+        restore_quantization(network, info)
+        return module_derainer(network)
     import derain
 
     loaded = derain.load(model)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 
@@ -66,3 +66,46 @@ class ContextDeployable(Deployable):
 
     def forward(self, rainy: Tensor) -> tuple[Tensor, Tensor]:
         return self.with_context(rainy, self.frame_context(rainy))
+
+
+class CellEstimate(NamedTuple):
+    """What a :class:`CellDeployable` finds, on cells: of 16 pixels a side for the fog, of 4 for the rest.
+
+    Attributes:
+        maps: (B, 6, H/16, W/16): ``gain - 1`` of R, G, B, then ``offset`` of R, G, B.
+        streaks: (B, 48, H/4, W/4): the rain, in the order of ``pixel_shuffle``.
+        attention: (B, 16, H/4, W/4) in [0, 1], likewise.
+    """
+
+    maps: Tensor
+    streaks: Tensor
+    attention: Tensor
+
+
+class CellDeployable(ContextDeployable):
+    """A deployable that works on cells of 4x4 pixels and ends in a sum that can be computed there.
+
+    The derained picture is ``rainy * gain + offset - streaks``, clamped, with gain and offset bilinearly interpolated
+    from cells of 16 pixels. Export computes the sum cell by cell, which saves most of what is not convolution; the
+    layers that touch pixels are named here, so that it can fold the frame's channel order and scale into them.
+    """
+
+    @abstractmethod
+    def estimate(self, rainy: Tensor, context: Tensor) -> CellEstimate:
+        """The parts of the sum; ``rainy`` is handed to the :meth:`picture_readers` only."""
+
+    @abstractmethod
+    def pooled_context(self, pooled: Tensor) -> Tensor:
+        """``frame_context``, given mean, maximum and minimum of R, G, B over cells of 4x4: (B, 9, H/4, W/4)."""
+
+    @abstractmethod
+    def picture_readers(self) -> list[nn.Conv2d]:
+        """Convolutions of stride 4 whose input is the picture."""
+
+    @abstractmethod
+    def pooled_reader(self) -> nn.Conv2d:
+        """The convolution whose input is the thumbnail of nine channels."""
+
+    @abstractmethod
+    def streak_writer(self) -> nn.Conv2d:
+        """The convolution whose result is the streaks, as it is."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from derain.train.recipe import OptimizerConfig
-from derain.train.systems.base import System
+from derain.train.systems.base import OwnRate, System
 
 
 def learning_rate(config: OptimizerConfig, base: float, step: int, steps: int) -> float:
@@ -25,21 +26,44 @@ def learning_rate(config: OptimizerConfig, base: float, step: int, steps: int) -
     return base * (config.final + (1 - config.final) * shape)
 
 
-class Optimisers:
-    """Adam for every group of a system."""
+def _by_rate(parameters: list[nn.Parameter], own_rates: list[OwnRate]) -> list[OwnRate]:
+    """One optimizer's parameters: first those at its own rate, then those at another."""
+    here = {id(parameter) for parameter in parameters}
+    apart = [own for own in own_rates if all(id(parameter) in here for parameter in own.parameters)]
+    elsewhere = {id(parameter) for own in apart for parameter in own.parameters}
+    return [OwnRate([parameter for parameter in parameters if id(parameter) not in elsewhere], 1.0), *apart]
 
-    def __init__(self, system: System, config: OptimizerConfig, fabric: Fabric) -> None:
+
+class Optimisers:
+    """Adam for every group of a system.
+
+    Args:
+        beside_generator: parameters outside of the system that are trained with its generators.
+    """
+
+    def __init__(
+        self,
+        system: System,
+        config: OptimizerConfig,
+        fabric: Fabric,
+        *,
+        beside_generator: Sequence[nn.Parameter] = (),
+    ) -> None:
         self._config = config
         self._fabric = fabric
         self._adams: dict[str, torch.optim.Adam] = {}
         self._base_rates: dict[str, float] = {}
+        self._factors: dict[str, list[float]] = {}
         for name, parameters in system.parameter_groups().items():
             judge = name == "discriminator"
             self._base_rates[name] = config.discriminator_learning_rate if judge else config.learning_rate
+            beside = beside_generator if name == "generator" else ()
+            rates = _by_rate([*parameters, *beside], system.own_rates())
+            betas = config.discriminator_betas if judge else config.betas
+            self._factors[name] = [own.factor for own in rates]
             self._adams[name] = torch.optim.Adam(
-                parameters,
+                [{"params": own.parameters, "betas": own.betas or betas} for own in rates],
                 lr=self._base_rates[name],
-                betas=config.discriminator_betas if judge else config.betas,
                 weight_decay=config.weight_decay,
                 fused=True,
             )
@@ -47,8 +71,8 @@ class Optimisers:
     def set_rates(self, step: int, steps: int) -> None:
         for name, adam in self._adams.items():
             rate = learning_rate(self._config, self._base_rates[name], step, steps)
-            for group in adam.param_groups:
-                group["lr"] = rate
+            for group, factor in zip(adam.param_groups, self._factors[name], strict=True):
+                group["lr"] = rate * factor
 
     @property
     def rates(self) -> dict[str, float]:

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from typing_extensions import Self
 
 from derain.errors import DataError, UsageError
 from derain.files import check_size
@@ -52,6 +53,17 @@ class DistilConfig(BaseModel):
     checkpoint: str = Field(min_length=1, description="the teacher's .ckpt, from the working directory")
     weight: float = Field(default=1.0, gt=0, description="L1 between the pictures of student and teacher")
     attention: float = Field(default=0.0, ge=0, description="L1 between their attention maps")
+    features: float = Field(
+        default=0.0, ge=0, description="squared difference between features of both, relative to the teacher's"
+    )
+    student_layer: str = Field(default="", description="where the student's features are, such as generator.stage")
+    teacher_layer: str = Field(default="", description="where the teacher's are")
+
+    @model_validator(mode="after")
+    def _layers_where_needed(self) -> Self:
+        if not bool(self.features) == bool(self.student_layer) == bool(self.teacher_layer):
+            raise ValueError("features, student_layer and teacher_layer go together")
+        return self
 
 
 class Recipe(BaseModel):

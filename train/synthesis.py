@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from derain.errors import DataError
-from derain.files import atomic_path
+from derain.files import atomic_path, file_sha256
 from derain.images import list_images, read_image, write_image
 from derain.train.rain.degradation import Synthesiser
 
@@ -38,7 +37,7 @@ def write_pairs(
         per_picture: rains on each picture, all different.
 
     Returns:
-        The manifest: for each pair its names, its draw, and the SHA-256 of the clean file.
+        The manifest: for each pair its names, the SHA-256 of the clean file, its draw, and the kind of rain drawn.
 
     Raises:
         DataError: ``out`` holds a set already.
@@ -55,8 +54,8 @@ def write_pairs(
             for folder, pixels in (("rainy", sample.rainy), ("clean", sample.clean)):
                 levels = np.clip(np.rint(pixels * 255.0), 0, 255).astype(np.uint8)
                 write_image(out / folder / name, np.ascontiguousarray(levels[:, :, ::-1]))
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
-            entries.append({"name": name, "source": path.name, "sha256": digest, "draw": [seed, index, take]})
+            source = {"source": path.name, "sha256": file_sha256(path)}
+            entries.append({"name": name, **source, "draw": [seed, index, take], "rain": sample.regime})
             progress()
     with atomic_path(manifest) as temporary:
         temporary.write_text(json.dumps({"renderer": renderer, "seed": seed, "pairs": entries}, indent=1) + "\n")

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
+from derain.card import TrainedRanges
 from derain.errors import CheckpointError, DerainError
 from derain.train.alarms import Alarms
 from derain.train.checkpoint import load_weights, read_checkpoint, save_checkpoint
@@ -30,6 +31,7 @@ from derain.train.data.overlap import overlap_of, tell
 from derain.train.distil import Distiller
 from derain.train.journal import Journal
 from derain.train.optimisers import Optimisers
+from derain.train.qat import fake_quantize
 from derain.train.recipe import Recipe, parse_recipe
 from derain.train.systems import find_system
 from derain.train.systems.base import Batch, Losses, StepContext, System
@@ -65,6 +67,7 @@ class Trainer:
     Args:
         resume: go on from the folder's checkpoint, exactly.
         begin_from: checkpoint whose weights a new run starts with; a resumed run has them already.
+        quantization: the derainer and its average compute as an INT8 file of these ranges does.
 
     Raises:
         CheckpointError: the folder's checkpoint cannot be resumed, or exists and ``resume`` is off; or ``begin_from``
@@ -80,6 +83,7 @@ class Trainer:
         *,
         resume: bool = False,
         begin_from: Path | None = None,
+        quantization: TrainedRanges | None = None,
     ) -> None:
         self.recipe: Recipe = parse_recipe(recipe_toml, "the recipe")
         self._toml = recipe_toml
@@ -88,6 +92,7 @@ class Trainer:
         self._machine = machine
         self._resume = resume
         self._begin_from = begin_from
+        self._quantization = quantization
         self._begun_from: dict[str, str] = {}
         self._asked = False  # by a signal, in this process
         self._stop = False  # agreed by all processes
@@ -197,11 +202,15 @@ class Trainer:
         average = get_ema_multi_avg_fn(optimizer.ema)  # type: ignore[no-untyped-call]
         self._ema = AveragedModel(self.system.derainer, multi_avg_fn=average)
         self._ema.eval()
-        self._optimisers = Optimisers(self.system, optimizer, self.fabric)
         self._distiller = None
         if self.recipe.distil is not None:
             crop, device = self.recipe.data.crop, self.fabric.device
             self._distiller = Distiller(self.recipe.distil, self.system.derainer, crop, device)
+        beside = self._distiller.parameters() if self._distiller is not None else []
+        self._optimisers = Optimisers(self.system, optimizer, self.fabric, beside_generator=beside)
+        if self._quantization is not None:
+            fake_quantize(self.system.derainer, self._quantization)
+            fake_quantize(self.averaged, self._quantization)  # type: ignore[arg-type]  # a copy of the derainer
         if self._machine.compile:
             # In place: the names of the parameters stay as they are, and a module that is never called costs nothing.
             networks = [*self.system.derainer.children(), *self.system.children()]
@@ -282,7 +291,9 @@ class Trainer:
                 "optimizers": self._optimisers.state(),
                 "alarms": self._alarms.state(),
                 "teacher": self._teacher(),
+                "distil": self._distiller.state() if self._distiller is not None else {},
                 "begun_from": self._begun_from,
+                "quantization": self._ranges(),
             },
         )
 
@@ -300,9 +311,14 @@ class Trainer:
                 expected=f"the file with SHA-256 {state.get('teacher', {}).get('sha256')}",
                 fix="Put the first teacher back, or choose another --out folder",
             )
+        if state.get("quantization") != self._ranges():
+            fix = "Give --ranges the very INT8 file that it began with, or choose another --out folder"
+            raise CheckpointError(f"'{self.checkpoint}' was trained with other ranges", fix=fix)
         origin = str(self.checkpoint)
         load_weights(self.system, state["system"], origin)
         load_weights(self.averaged, state["derainer"], origin)
+        if self._distiller is not None:
+            self._distiller.restore(state["distil"], origin)
         self._ema.n_averaged.fill_(state["averages"])
         self._optimisers.restore(state["optimizers"])
         self._alarms.restore(state["alarms"])
@@ -312,6 +328,9 @@ class Trainer:
     def _teacher(self) -> dict[str, str]:
         teacher = self._distiller
         return {} if teacher is None else {"name": teacher.name, "sha256": teacher.sha256}
+
+    def _ranges(self) -> dict[str, Any] | None:
+        return None if self._quantization is None else self._quantization.model_dump(mode="json")
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

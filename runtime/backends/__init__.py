@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from derain.card import ModelCard
 from derain.errors import BackendError
 from derain.runtime.backends import (
@@ -12,6 +14,8 @@ from derain.runtime.backends import (
     tensorrt_gpu,
 )
 from derain.runtime.backends.base import Backend, find, registered
+from derain.runtime.backends.measured import fastest
+from derain.runtime.backends.threads import default_threads
 
 __all__ = ["Backend", "available", "choose", "find", "native", "registered"]
 
@@ -21,15 +25,23 @@ def available() -> dict[str, str | None]:
     return {name: backend.unavailable() for name, backend in registered().items()}
 
 
-def choose(wanted: str, card: ModelCard, engine: bool = False) -> tuple[type[Backend], str]:
+def choose(
+    wanted: str, card: ModelCard, engine: bool = False, path: Path | None = None, threads: int | None = None
+) -> tuple[type[Backend], str]:
     """The backend for a model, and the reason for the choice, for people to read.
 
-    ``auto`` takes TensorRT or ONNX Runtime's CUDA provider where there is a GPU that works. On a CPU it takes OpenVINO
-    for float models where it is installed, else ONNX Runtime. An INT8 model goes to ONNX Runtime, whose arithmetic is
-    then exact on every CPU; OpenVINO's saturates on CPUs without VNNI.
+    ``auto`` takes TensorRT or ONNX Runtime's CUDA provider where there is a GPU that works. On a CPU it takes the
+    faster of OpenVINO and ONNX Runtime for a float model, by a measurement that is remembered (see
+    :func:`derain.runtime.backends.measured.fastest`); where only one is installed, or no ``path`` is given, nothing is
+    measured and OpenVINO goes first. An INT8 model goes to ONNX Runtime, whose arithmetic is then exact on every CPU;
+    OpenVINO's saturates on CPUs without VNNI.
 
     Args:
+        wanted: a backend's name, or ``auto``.
+        card: of the model.
         engine: the file is a TensorRT engine, which nothing else can run.
+        path: the model's file, to measure.
+        threads: CPU threads of one inference, as for :class:`Backend`.
 
     Raises:
         UsageError: no backend is called ``wanted``.
@@ -45,8 +57,8 @@ def choose(wanted: str, card: ModelCard, engine: bool = False) -> tuple[type[Bac
     ]
     if not engine:
         order.append((onnxruntime_gpu.OnnxRuntimeCuda, "auto: a GPU is here, and no TensorRT"))
-        if card.precision.kind == "int8":
-            order.append((onnxruntime_cpu.OnnxRuntimeCpu, "auto: exact INT8 arithmetic on every CPU"))
+        if card.precision.kind in ("int8", "float8"):
+            order.append((onnxruntime_cpu.OnnxRuntimeCpu, "auto: exact 8-bit arithmetic on every CPU"))
             order.append((openvino_cpu.OpenVinoCpu, "auto: the only one here"))
         else:
             order.append((openvino_cpu.OpenVinoCpu, "auto: OpenVINO is installed"))
@@ -55,6 +67,9 @@ def choose(wanted: str, card: ModelCard, engine: bool = False) -> tuple[type[Bac
     for backend, reason in order:
         problem = backend.unavailable()
         if problem is None:
+            rival = onnxruntime_cpu.OnnxRuntimeCpu
+            if backend is openvino_cpu.OpenVinoCpu and path is not None and rival.unavailable() is None:
+                return fastest([backend, rival], path, card, threads or default_threads())
             return backend, reason
         reasons.append(f"{backend.name}: {problem}")
     raise BackendError(

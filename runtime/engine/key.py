@@ -22,7 +22,7 @@ class EngineKey(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     onnx_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-    precision: Literal["float32", "float16", "int8"]
+    precision: Literal["float32", "float16", "float8", "int8"]
     options: BuildOptions
     toolkit: Literal["tensorrt", "tensorrt-rtx"]
     toolkit_version: Text

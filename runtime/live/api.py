@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from derain.companions import beside
 from derain.models import resolve
 from derain.runtime.gate import GateMode
 from derain.runtime.live.addresses import parse_address
@@ -18,7 +19,7 @@ from derain.runtime.live.job import LiveOptions, stream_specs
 from derain.runtime.live.run import LiveRun
 from derain.runtime.live.stream import Policy, StreamReport, StreamSpec
 from derain.runtime.model import load
-from derain.runtime.parts import PartModel, beside
+from derain.runtime.parts import PartModel
 from derain.runtime.pipeline import Derained
 from derain.runtime.ports import Picture, RainMap
 

@@ -112,7 +112,9 @@ class Encoder:
         if encoder not in av.codecs_available:
             raise MediaError(f"This FFmpeg has no encoder '{encoder}'", fix="Install PyAV's own build: pip install av")
         fragmented = not self._scheme and not str(self._target).lower().endswith(".mkv")
-        options = (_FRAGMENTS if fragmented else {}) | {"flush_packets": "1"}
+        # As for reading: over UDP a lost packet breaks every frame to the next key frame.
+        transport = {"rtsp_transport": "tcp"} if self._scheme == "rtsp" else {}
+        options = (_FRAGMENTS if fragmented else {}) | transport | {"flush_packets": "1"}
         where = str(self._target) if self._partial is None else f"file:{self._partial}"
         form = _PUSH_FORMATS.get(self._scheme)
         container = av.open(where, "w", format=form, options=options, timeout=10.0 if self._scheme else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from derain.runtime.media.items import Picture
 _MATRICES = {1: "ITU709", 4: "FCC", 5: "ITU601", 6: "ITU601", 7: "SMPTE240M", 9: "BT2020", 10: "BT2020"}
 _FULL_RANGE = 2
 _UNSPECIFIED = 2
+_OF_THREAD = threading.local()
 
 
 @dataclass(frozen=True)
@@ -55,15 +57,17 @@ class Colour:
         from av.video.reformatter import ColorRange
 
         yuv = not frame.format.is_rgb
-        array: Picture = frame.to_ndarray(
-            format="bgr24",
+        converted = _reformatter("to_bgr").reformat(
+            frame,
             width=width,
             height=height,
+            format="bgr24",
             src_colorspace=self._matrix(width, height) if yuv else None,
             src_color_range=self._yuv_range() if yuv else None,
             dst_color_range=ColorRange.JPEG,
             interpolation=_exact_flags(),
         )
+        array: Picture = converted.to_ndarray()
         return array
 
     def from_bgr(self, pixels: Picture, form: str) -> Any:
@@ -71,7 +75,8 @@ class Colour:
         import av
         from av.video.reformatter import ColorRange
 
-        return av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(pixels), format="bgr24").reformat(
+        return _reformatter("from_bgr").reformat(
+            av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(pixels), format="bgr24"),
             format=form,
             src_color_range=ColorRange.JPEG,
             dst_colorspace=self._matrix(pixels.shape[1], pixels.shape[0]),
@@ -89,6 +94,17 @@ class Colour:
         from av.video.reformatter import ColorRange
 
         return ColorRange.JPEG if self.range == _FULL_RANGE else ColorRange.MPEG
+
+
+def _reformatter(direction: str) -> Any:
+    """This thread's converter for one direction. A frame's own one would start swscale's threads for each frame anew,
+    and a frame whose side data was read holds it until the garbage collector comes.
+    """
+    from av.video.reformatter import VideoReformatter
+
+    if not hasattr(_OF_THREAD, direction):
+        setattr(_OF_THREAD, direction, VideoReformatter())
+    return getattr(_OF_THREAD, direction)
 
 
 def _exact_flags() -> int:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _MOST_CONNECTIONS = 64
 _REQUEST_SECONDS = 10.0
 _STOP_SECONDS = 5.0
+_BACKLOG = 2048
 
 
 class PreviewServer:
@@ -61,8 +62,6 @@ class PreviewServer:
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._serve, name="derain-preview", daemon=True)
-        self._ready = threading.Event()
-        self._problem: BaseException | None = None
 
     @property
     def url(self) -> str:
@@ -84,6 +83,7 @@ class PreviewServer:
         try:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listening.bind((self._host, self._port))
+            listening.listen(_BACKLOG)  # from now on the system takes connections, and the thread answers them
         except OSError as error:
             listening.close()
             raise MediaError(

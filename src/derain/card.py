@@ -79,7 +79,7 @@ class Profile(_Part):
 class Precision(_Part):
     """The arithmetic of the graph, and where its ranges come from."""
 
-    kind: Literal["float32", "float16", "int8"]
+    kind: Literal["float32", "float16", "float8", "int8"]
     calibration: Text | None = Field(default=None, description="how the ranges were found; None for floats")
 
 
@@ -143,6 +143,7 @@ class Calibration(_Part):
     selection: Text = Field(description="how the frames were chosen")
     frames: list[Text] = Field(description="SHA-256 of each frame's pixels, first 16 hexadecimal digits")
     int8: list[Text] = Field(default=[], description="layers that compute in INT8")
+    float8: list[Text] = Field(default=[], description="layers that compute in FP8 E4M3")
     float16: list[Text] = Field(default=[], description="layers that compute in float16")
     float32: list[Text] = Field(default=[], description="layers that compute in float32")
     max_drop: float = Field(ge=0, description="limit that was asked for, dB")
@@ -159,6 +160,23 @@ class Calibration(_Part):
     banding: float = Field(ge=0, description="fraction of smooth areas with a new step of three levels or more")
     clipped_low: float = Field(description="change of the fraction of values at 0")
     clipped_high: float = Field(description="change of the fraction of values at 255")
+
+
+Magnitude = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class TrainedRanges(_Part):
+    """The INT8 arithmetic that quantization-aware training held a network to, by layer; a magnitude is 127 steps.
+
+    ``derain train --qat`` takes it from an INT8 file, and ``derain calibrate`` puts the same into the file it makes.
+    """
+
+    source: Text = Field(description="the INT8 file that the ranges came from: its model, and its SHA-256")
+    inputs: dict[Text, list[Magnitude]] = Field(description="largest magnitude of each quantized input")
+    outputs: dict[Text, Magnitude] = Field(
+        default={}, description="of results that layers in float read after quantization too"
+    )
+    float16: list[Text] = Field(default=[], description="layers that compute in float16")
 
 
 class ModelCard(_Part):
@@ -192,6 +210,9 @@ class ModelCard(_Part):
     quality: list[Quality] = []
     parity: Parity | None = None
     calibration: Calibration | None = None
+    trained: TrainedRanges | None = Field(
+        default=None, description="of a float32 file whose network was trained for INT8; None otherwise"
+    )
     training: Training | None = None
     licence: Text
     derain_version: Text

@@ -12,6 +12,7 @@ from click.testing import Result
 from tiny_model import scene, tiny_model, write_pairs
 from typer.testing import CliRunner
 
+from derain.calibration.descriptors import digest
 from derain.calibration.qdq import quantized_convolutions
 from derain.calibration.ranges import METHODS
 from derain.card import Profile, read_card
@@ -123,11 +124,29 @@ def test_without_held_out_frames_some_are_set_aside(tiny_file: Path, pairs: Path
     assert record.checked >= 1
 
 
+def test_frames_that_are_judged_by_are_not_calibrated_with(tiny_file: Path, tmp_path: Path) -> None:
+    """The same pictures under other names are known by their pixels."""
+    pairs, others, output = write_pairs(tmp_path / "a", 6), write_pairs(tmp_path / "b", 3), tmp_path / "out.onnx"
+    arguments = ["calibrate", str(tiny_file), "-o", str(output), "--max-drop", "3", "--check", str(others)]
+    result = CLI.invoke(app, [*arguments, "--frames", str(pairs)])
+    assert result.exit_code == 0, result.output
+    assert "3 frames that are judged by were not calibrated with" in " ".join(result.output.split())
+    record = read_card(output).calibration
+    assert record is not None
+    assert len(record.frames) == 3
+    assert not {digest(read_image(path)) for path in (others / "rainy").iterdir()} & set(record.frames)
+    output.unlink()
+    result = CLI.invoke(app, [*arguments, "--frames", str(others / "rainy")])
+    assert result.exit_code == 1
+    assert "All 3 frames" in result.output
+    assert not output.exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--precision", "fp8"], 2, "FP8 is not supported"),
-        (["--precision", "int4"], 2, "int8 or fp16"),
+        (["--precision", "int4"], 2, "int8, fp8 or fp16"),
+        (["--precision", "fp8", "--cache", "c"], 2, "--cache was given"),
         (["--max-drop", "much"], 2, "decibels"),
         (["-o", "model.trt"], 2, "ending in .onnx"),
         (["--precision", "fp16", "--cache", "c"], 2, "--cache was given"),
@@ -166,7 +185,8 @@ def test_frames_of_a_wrong_size(pairs: Path, tmp_path: Path) -> None:
 def test_constant_frames_are_refused(tiny_file: Path, tmp_path: Path) -> None:
     import numpy as np
 
-    write_image(tmp_path / "grey" / "a.png", np.full((64, 96, 3), 99, np.uint8))
+    for level in (80, 99, 120):
+        write_image(tmp_path / "grey" / f"{level}.png", np.full((64, 96, 3), level, np.uint8))
     result = CLI.invoke(app, ["calibrate", str(tiny_file), "--frames", str(tmp_path / "grey")])
     assert result.exit_code == 1
     assert "constant" in result.output

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -12,15 +14,22 @@ from typer.testing import CliRunner
 import derain.models
 from derain.card import read_card
 from derain.cli import app
+from derain.companions import beside
 from derain.errors import ModelFileError
-from derain.models import resolve, shipped
+from derain.models import INDEX, resolve, shipped
+from derain.models.index import write_index
+
+
+def _entry(content: bytes) -> dict[str, Any]:
+    return {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An installation with one model, `tiny`, of four bytes."""
+    """An installation with one model, `tiny`, of four bytes, and its attention part."""
     (tmp_path / "tiny.onnx").write_bytes(b"onnx")
-    entry = {"file": "tiny.onnx", "sha256": hashlib.sha256(b"onnx").hexdigest(), "bytes": 4}
+    (tmp_path / "tiny.attention.onnx").write_bytes(b"look")
+    entry = _entry(b"onnx") | {"companions": {"attention": _entry(b"look")}}
     (tmp_path / "index.json").write_text(json.dumps({"tiny": entry}))
     monkeypatch.setattr(derain.models, "_FOLDER", tmp_path)
     return tmp_path
@@ -37,8 +46,36 @@ def test_the_models_of_this_tree_are_whole() -> None:
         assert card.quality
         assert card.training is not None
         assert card.training.data
-    files = {path.name for path in Path(derain.models.__file__).parent.glob("*.onnx")}
-    assert files == {model.path.name for model in models.values()}
+    files = set(Path(derain.models.__file__).parent.glob("*.onnx"))
+    assert files == {file.path for model in models.values() for file in model.files}
+
+
+def test_the_index_of_this_tree_is_that_of_its_files(tmp_path: Path) -> None:
+    """So that companions and models come from one training, and a new export is listed."""
+    folder = Path(derain.models.__file__).parent
+    for path in folder.glob("*.onnx"):
+        (tmp_path / path.name).symlink_to(path)
+    assert write_index(tmp_path) == json.loads((folder / INDEX).read_text())
+    assert (tmp_path / INDEX).read_text() == (folder / INDEX).read_text()
+
+
+def test_an_index_of_files_that_do_not_belong_together(tmp_path: Path) -> None:
+    shipped_folder = Path(derain.models.__file__).parent
+    shutil.copy(shipped_folder / "nano.onnx", tmp_path / "nano.onnx")
+    assert write_index(tmp_path) == {"nano": _entry((tmp_path / "nano.onnx").read_bytes()) | {"companions": {}}}
+    shutil.copy(shipped_folder / "edge.onnx", beside(tmp_path / "nano.onnx", "tile"))
+    with pytest.raises(ModelFileError, match=r"edge\.onnx|nano\.tile\.onnx"):
+        write_index(tmp_path)
+    beside(tmp_path / "nano.onnx", "tile").unlink()
+    shutil.copy(shipped_folder / "nano.attention.onnx", tmp_path / "other.attention.onnx")
+    with pytest.raises(ModelFileError, match=r"other\.attention\.onnx' belongs to no model"):
+        write_index(tmp_path)
+    shutil.move(tmp_path / "other.attention.onnx", beside(tmp_path / "nano.onnx", "tile"))
+    with pytest.raises(ModelFileError, match=r"is not the 'tile' part"):
+        write_index(tmp_path)
+    shutil.move(tmp_path / "nano.onnx", tmp_path / "micro.onnx")
+    with pytest.raises(ModelFileError, match=r"Expected the file name nano\.onnx"):
+        write_index(tmp_path)
 
 
 def test_the_command_shows_each_model() -> None:
@@ -70,15 +107,18 @@ def test_unknown_names_and_missing_files(folder: Path) -> None:
 
 
 def test_a_changed_file_is_refused(folder: Path) -> None:
-    (folder / "tiny.onnx").write_bytes(b"evil")
-    with pytest.raises(ModelFileError, match=r"was changed.*pip install --force-reinstall"):
-        resolve("tiny")
-    (folder / "tiny.onnx").unlink()
-    with pytest.raises(ModelFileError, match="cannot be read"):
-        resolve("tiny")
+    for name in ("tiny.attention.onnx", "tiny.onnx"):
+        (folder / name).write_bytes(b"evil")
+        with pytest.raises(ModelFileError, match=rf"{name}' was changed.*pip install --force-reinstall"):
+            resolve("tiny")
+        (folder / name).unlink()
+        with pytest.raises(ModelFileError, match=f"{name}' cannot be read"):
+            resolve("tiny")
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"a": 1}', '{"a": {}}', '{"a": {"file": 1, "sha256": "", "bytes": 1}}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"a": 1}', '{"a": {}}', '{"a": {"sha256": "", "bytes": 1, "companions": 1}}']
+)
 def test_a_damaged_index(folder: Path, text: str) -> None:
     (folder / "index.json").write_text(text)
     with pytest.raises(ModelFileError, match="index of shipped models"):

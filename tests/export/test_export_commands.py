@@ -12,15 +12,16 @@ import numpy as np
 import pytest
 import torch
 import typer
-from small_network import SmallNetwork, run_model
+from small_network import PlainNetwork, SmallNetwork, run_model
 from typer.testing import CliRunner
 
 from derain.card import Parity, Profile, read_card
+from derain.companions import COMPANIONS, beside
+from derain.cost import measure
+from derain.devices import DEVICES, estimate
 from derain.errors import DerainError, ExportError, UsageError
 from derain.export import commands, exporter
 from derain.export.contract import Contract
-from derain.export.cost import measure
-from derain.export.devices import DEVICES, estimate
 from derain.export.exporter import Exported, write
 from derain.export.graph import CameraGraph
 from derain.export.inspection import as_json, inspect
@@ -83,6 +84,25 @@ def test_tiled_writes_two_files_that_know_each_other(run: Callable[..., str], tm
     assert [port.name for port in tile.inputs] == ["frame", "context"]
 
 
+def test_companions_lie_beside_the_model(run: Callable[..., str], tmp_path: Path) -> None:
+    model = tmp_path / "m.onnx"
+    run("export", "x.ckpt", "-o", model, "--companions")
+    cards = {path.name: read_card(path) for path in tmp_path.iterdir()}
+    parts = {"m.onnx": "whole"} | {beside(model, part).name: part for part in COMPANIONS}
+    assert {name: card.part for name, card in cards.items()} == parts
+    assert cards["m.tile.onnx"].companion == "m.tile.context.onnx"
+    assert cards["m.tile.context.onnx"].companion == "m.tile.onnx"
+    assert all((card.name, card.training) == ("tiny", cards["m.onnx"].training) for card in cards.values())
+
+
+def test_a_network_without_extractor_and_context_has_no_companions(
+    run: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporter, "load_deployable", lambda _: (PlainNetwork().eval(), None))
+    run("export", "x.ckpt", "-o", tmp_path / "m.onnx", "--companions")
+    assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -96,6 +116,7 @@ def test_tiled_writes_two_files_that_know_each_other(run: Callable[..., str], tm
         (["-o", "m.onnx", "--frames", "nv12", "--size", "641x480"], "NV12"),
         (["-o", "m.onnx", "--part", "discriminator"], "--part"),
         (["-o", "m.onnx", "--tiled", "--part", "attention"], "--tiled"),
+        (["-o", "m.onnx", "--companions", "--tiled"], "--companions"),
         (["-o", "m.onnx", "--sm", "SM86"], "--verify"),
         (["-o", "m.onnx", "--verify", "openvino"], "--verify"),
     ],

@@ -13,9 +13,10 @@ from small_network import SmallNetwork
 
 from derain.errors import ExportError
 from derain.export.exporter import Exported
-from derain.export.fold import complete_names, repeated_weights, share_weights
+from derain.export.fold import repeated_weights, share_weights
 from derain.export.matrix import rewrite_products
 from derain.export.operators import SUPPORTED, check_operators
+from derain.folding import complete_names
 
 Exports = Callable[..., Exported]
 INPUTS = {"x": [3, 6], "p": [3, 4, 5], "q": [3, 5, 2]}

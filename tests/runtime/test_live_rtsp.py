@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
-import socket
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rtsp_servers import camera, free_port, python_with_server
 from viewers import Synthetic, brighter
 
 from derain.runtime.live.addresses import parse_address
@@ -26,57 +23,13 @@ from derain.runtime.pipeline import Derained
 
 pytestmark = pytest.mark.full
 
-SERVER = """
-import sys, gi
-gi.require_version("Gst", "1.0"); gi.require_version("GstRtspServer", "1.0")
-from gi.repository import GLib, Gst, GstRtspServer
-Gst.init(None)
-server = GstRtspServer.RTSPServer(); server.set_service(sys.argv[1]); server.set_address("127.0.0.1")
-factory = GstRtspServer.RTSPMediaFactory(); factory.set_shared(True)
-caps = "video/x-raw,format=I420,height=96,framerate=15/1,width=" + sys.argv[3]
-source = "videotestsrc is-live=true pattern=" + sys.argv[2]
-factory.set_launch("( " + source + " ! " + caps + " ! jpegenc ! rtpjpegpay name=pay0 pt=26 )")
-server.get_mount_points().add_factory("/camera", factory); server.attach(None)
-print("ready", flush=True)
-GLib.MainLoop().run()
-"""
-
-
-def _python_with_server() -> str | None:
-    """An interpreter that has GStreamer's bindings; usually the system's own."""
-    check = "import gi; gi.require_version('GstRtspServer', '1.0'); from gi.repository import GstRtspServer"
-    for python in (sys.executable, shutil.which("python3", path="/usr/bin:/usr/local/bin")):
-        if python and subprocess.run([python, "-c", check], capture_output=True, check=False).returncode == 0:
-            return python
-    return None
-
 
 @pytest.fixture(scope="module")
 def python() -> str:
-    found = _python_with_server()
+    found = python_with_server()
     if found is None:
         pytest.skip("GStreamer's RTSP server and its Python bindings are not installed")
     return found
-
-
-@contextmanager
-def server(python: str, port: int, pattern: str = "red", width: int = 128) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [python, "-c", SERVER, str(port), pattern, str(width)], stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def until(run: LiveRun, reached: Callable[[StreamReport], bool], seconds: float = 60) -> None:
@@ -103,7 +56,7 @@ def test_a_killed_server_is_found_again_with_another_resolution(python: str) -> 
     )
     other = StreamSpec("other", lambda: Synthetic(64, 48), brighter)
     run = LiveRun([spec, other])
-    with server(python, port):
+    with camera(python, port):
         run.start()
         until(run, lambda report: report.delivered >= 20)
     until(run, lambda report: report.state != "live")
@@ -111,7 +64,7 @@ def test_a_killed_server_is_found_again_with_another_resolution(python: str) -> 
     time.sleep(1)
     assert run.reports()[1].delivered > others, "the other stream goes on"
     before = len(seen)
-    with server(python, port, "blue", 192):
+    with camera(python, port, "blue", 192):
         until(run, lambda report: report.delivered >= before + 20)
         run.stop()
         assert run.wait(20)
@@ -127,7 +80,7 @@ def test_a_frozen_server_is_left(python: str) -> None:
     address = parse_address(f"rtsp://127.0.0.1:{port}/camera")
     spec = StreamSpec("camera", address.open, lambda frame: Derained(frame, frame.pixels), reconnect=Reconnect(stall=1))
     run = LiveRun([spec], drain=3)
-    with server(python, port) as process:
+    with camera(python, port) as process:
         run.start()
         until(run, lambda report: report.delivered >= 10)
         process.send_signal(19)
@@ -175,24 +128,3 @@ def test_a_full_disk(tmp_path: Path) -> None:
             assert sum(isinstance(item, Frame) for item in reader) > 5
     finally:
         subprocess.run(["umount", str(small)], check=True)
-
-
-def test_two_streams_for_a_while_leak_nothing(tmp_path: Path) -> None:
-    """DERAIN_SOAK_SECONDS (60 unless told; an hour for the report): memory, threads and files do not grow."""
-    seconds = float(os.environ.get("DERAIN_SOAK_SECONDS", "60"))
-    specs = [StreamSpec(name, lambda: Synthetic(320, 180), brighter) for name in ("a", "b")]
-    run = LiveRun(specs)
-    run.start()
-    curve = []
-    begin = time.monotonic()
-    while time.monotonic() - begin < seconds:
-        time.sleep(seconds / 20)
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        threads = len(list(Path("/proc/self/task").iterdir()))
-        curve.append((pages * 4 // 1024, threads, len(list(Path("/proc/self/fd").iterdir()))))
-    run.stop()
-    assert run.wait(20)
-    print("MB, threads, files:", curve)
-    warm = curve[len(curve) // 4 :]
-    assert warm[-1][0] - warm[0][0] < 8, curve
-    assert {entry[1:] for entry in warm} == {warm[0][1:]}, curve

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from clips import REGULAR, frames_of, make_video
 from numpy.typing import NDArray
+from typer.testing import CliRunner
 
+from derain.cli import app
 from derain.errors import UsageError
 from derain.images import list_images, read_image
 from derain.models import shipped
+from derain.runtime import launch
 from derain.runtime.gate import GateSettings, RainGate, intensity
 from derain.runtime.media.items import Frame
-from derain.runtime.parts import PartModel, beside
+from derain.runtime.parts import PartModel
 from derain.runtime.pipeline import Derained
 
 WET, DRY = 0.05, 0.0001
@@ -154,10 +160,10 @@ def test_settings_that_make_no_sense() -> None:
 @pytest.mark.parametrize("name", ["nano", "edge"])
 def test_real_rain_and_dry_pictures(name: str, shared_data: Path) -> None:
     """One look at one picture; a stream looks twice a second and averages."""
-    model = shipped().get(name)
-    if model is None or not beside(model.path, "attention").exists():
+    model = shipped()[name]
+    if "attention" not in model.companions:
         pytest.skip(f"the attention part of '{name}' does not ship")
-    look = PartModel(beside(model.path, "attention"), "attention")
+    look = PartModel(model.companions["attention"].path, "attention")
     attention = look.port("attention").name
     found = {
         kind: np.array([intensity(look(read_image(path))[attention][0]) for path in list_images(shared_data / kind)])
@@ -167,6 +173,34 @@ def test_real_rain_and_dry_pictures(name: str, shared_data: Path) -> None:
     limit = GateSettings().wet
     assert (found["real"] < limit).mean() < 0.25, "missed rain"
     assert (found["clean"] >= limit).mean() < 0.15, "false alarms"
+
+
+def test_derain_run_looks_with_the_part_that_ships(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Path] = []
+
+    class Recorded(PartModel):
+        def __init__(self, path: Path, *arguments: Any) -> None:
+            opened.append(path)
+            super().__init__(path, *arguments)
+
+    monkeypatch.setattr(launch, "PartModel", Recorded)
+    clip = make_video(tmp_path / "in.mp4", REGULAR[:6])
+    arguments = [
+        str(clip),
+        "-o",
+        str(tmp_path / "out.mp4"),
+        "--gate",
+        "auto",
+        "--rain-log",
+        str(tmp_path / "rain.jsonl"),
+    ]
+    result = CliRunner().invoke(app, ["run", "nano", *arguments, "--backend", "onnxruntime", "--threads", "1"])
+    assert result.exit_code == 0, result.output
+    assert opened == [shipped()["nano"].companions["attention"].path]
+    lines = [json.loads(line) for line in (tmp_path / "rain.jsonl").read_text().splitlines()]
+    assert [line["frame"] for line in lines] == list(range(6))
+    assert all(line["gated"] and line["rain"] < GateSettings().dry for line in lines), "smooth pictures are dry"
+    assert len(frames_of(tmp_path / "out.mp4")) == 6
 
 
 def test_a_gate_gives_the_map_when_asked() -> None:

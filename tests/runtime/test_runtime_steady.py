@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import derain
 from derain.errors import FrameError, UsageError
 from derain.images import write_image
 from derain.runtime.media.items import Frame
@@ -80,6 +81,17 @@ def test_nothing_trails_behind_what_moves() -> None:
         assert np.abs(result.astype(int) - frame).max() <= 8
 
 
+@pytest.mark.parametrize(("strength", "most"), [(0.6, 4), (0.9, 6)])
+def test_no_value_moves_far_from_what_the_model_gave(strength: float, most: int) -> None:
+    """The past counts the less the more it differs, so a ghost can never be stronger than a few levels."""
+    filtering = SteadyFilter(strength)
+    largest = 0
+    for index in range(30):
+        frame = flickering(scene(), index, levels=index)
+        largest = max(largest, int(np.abs(filtering.steady(frame).astype(int) - frame).max()))
+    assert 2 <= largest <= most
+
+
 def test_gated_frames_pass_and_sizes_may_change() -> None:
     filtering = SteadyFilter(0.6)
     first, second = scene(), flickering(scene(), 1)
@@ -111,3 +123,22 @@ def test_refusals() -> None:
     meter.add(scene(), scene())
     with pytest.raises(FrameError, match="one size"):
         meter.add(scene()[:50], scene()[:50])
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", ["ntu_ra1", "yard.mp4"])
+def test_real_rain(shared_data: Path, name: str) -> None:
+    """With the shipped model: steadier than what came in, steadier still with the filter, and no ghosts."""
+    filtering, largest = SteadyFilter(0.6), 0
+    with derain.load("nano") as model:
+
+        def call(picture: Picture) -> Picture:
+            nonlocal largest
+            clean = model(picture)
+            largest = max(largest, int(np.abs(filtering.steady(clean).astype(int) - clean).max()))
+            return clean
+
+        plain, steadied = measure_video(call, shared_data / "video" / name, limit=20)
+    assert plain.ratio < 1
+    assert steadied.output < 0.85 * plain.output
+    assert largest <= 4

@@ -15,9 +15,9 @@ from standin import card_of, save_model
 
 import derain
 from derain.card import CARD_KEY, Geometry, ModelCard, Port
+from derain.companions import beside
 from derain.errors import FrameError, ModelFileError, UsageError
 from derain.models import shipped
-from derain.runtime.parts import beside
 from derain.runtime.tiling import load_tiled, plan
 
 REACH = 21  # side of the square that a pixel sees
@@ -117,7 +117,8 @@ def compare(path: Path, frame: NDArray[np.uint8], tile: int, backend: str = "onn
         clean, rain = model(frame, attention=True)
         tiled_clean, tiled_rain = tiled(frame, attention=True)
         np.testing.assert_array_equal(frame, before)
-        np.testing.assert_array_equal(tiled(frame), tiled_clean)
+        # OpenVINO's sums may differ in the last bit from one call to the next: one value in 25 million was seen to.
+        assert np.abs(tiled(frame).astype(int) - tiled_clean).max() <= (backend == "auto")
     return int(np.abs(clean.astype(int) - tiled_clean).max()), float(np.abs(rain - tiled_rain).max())
 
 
@@ -179,8 +180,8 @@ def test_refusals(tmp_path: Path, whole: Path) -> None:
 
 
 def _shipped(name: str) -> Path:
-    model = shipped().get(name)
-    if model is None or not beside(model.path, "tile").exists():
+    model = shipped()[name]
+    if "tile" not in model.companions:
         pytest.skip(f"'{name}' does not ship in its tiled form")
     return model.path
 

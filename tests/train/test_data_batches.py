@@ -133,6 +133,15 @@ def test_a_batch_that_processes_cannot_share_is_refused(tiny_pictures: Pictures)
         make(tiny_pictures, rank=0, world=3)
 
 
+def test_shares_of_zero_are_for_systems_that_need_no_pairs(tiny_pictures: Pictures) -> None:
+    none = CONFIG.model_copy(update={"pairs": 0.0, "synthetic": 0.0, "dry": 0.0})
+    batch = StepBatches(tiny_pictures, none, 5, 10, lambda step: Needs(False, True))[3]
+    assert batch.paired is None
+    assert batch.rainy is not None
+    with pytest.raises(DataError, match="takes no crops"):
+        StepBatches(tiny_pictures, none, 5, 10, lambda step: Needs(step == 9, True))
+
+
 def test_a_split_by_scene_of_the_shared_data(shared_data: Path) -> None:
     pictures = gather(
         [shared_data / "real"],

@@ -9,8 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import scene, streaked
 from numpy.typing import NDArray
+from scenes import scene, streaked
 from typer.testing import CliRunner
 
 from derain.cli import app

@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 import torch
 from tiny import tiny_recipe
+from tiny_systems import build, pictures
 
 from derain.errors import CheckpointError, UsageError
 from derain.train.checkpoint import load_deployable, read_checkpoint
 from derain.train.data.folders import Pictures
-from derain.train.distil import predict
-from derain.train.systems.base import Crops
+from derain.train.distil import Distiller, predict
+from derain.train.networks.context import thumbnail
+from derain.train.recipe import DistilConfig
+from derain.train.systems.base import Batch, Crops
 from derain.train.trainer import Machine, Trainer
 
 MACHINE = Machine(accelerator="cpu", workers=0, threads=1)
@@ -86,6 +89,88 @@ def test_the_teacher_does_not_learn(teacher: Path, tiny_pictures: Pictures, tmp_
         assert torch.equal(old, new)
         assert new.grad is None
     assert {"distil", "distil_attention"} <= trainer._alarms.state().keys()
+
+
+FEATURES: dict[str, Any] = {"features": 1.0, "student_layer": "generator.stage", "teacher_layer": "generator.stage"}
+
+
+def test_features_are_learned_through_a_projection_that_stays_behind(
+    teacher: Path, tiny_pictures: Pictures, tmp_path: Path
+) -> None:
+    recipe = distilled(teacher, 40, **FEATURES).replace("learning_rate = 0.002", "learning_rate = 0.01")
+    trainer = Trainer(recipe, tiny_pictures, tmp_path / "student", MACHINE)
+    history: list[float] = []
+    step = trainer._train_step
+
+    def note(parts: Any) -> dict[str, float]:
+        losses = step(parts)
+        history.append(losses["distil_features"])
+        return losses
+
+    trainer._train_step = note  # type: ignore[method-assign]
+    path = trainer.run()
+    assert sum(history[-5:]) < 0.7 * sum(history[:5])
+    state = read_checkpoint(path)
+    assert state["distil"]["project.weight"].shape == (12, 8, 1, 1)
+    assert not any("project" in key for key in (*state["derainer"], *state["system"]))
+    teacher.unlink()
+    load_deployable(path)
+
+
+def test_a_run_with_features_resumes_exactly(teacher: Path, tiny_pictures: Pictures, tmp_path: Path) -> None:
+    recipe = distilled(teacher, 6, **FEATURES)
+    whole = Trainer(recipe, tiny_pictures, tmp_path / "whole", MACHINE).run()
+    first = Trainer(recipe, tiny_pictures, tmp_path / "parts", MACHINE)
+    step = first._train_step
+
+    def interrupt(parts: Any) -> dict[str, float]:
+        first._asked = first._step == 3
+        return step(parts)
+
+    first._train_step = interrupt  # type: ignore[method-assign]
+    first.run()
+    assert first.stopped_early
+    parts = Trainer(recipe, tiny_pictures, tmp_path / "parts", MACHINE, resume=True).run()
+    one, other = read_checkpoint(whole), read_checkpoint(parts)
+    for table in ("distil", "system", "derainer"):
+        assert all(torch.equal(value, other[table][name]) for name, value in one[table].items())
+
+
+def test_the_feature_loss_by_hand(teacher: Path) -> None:
+    """A full-size student at full resolution against a teacher on the 1/4 grid: averaged down, projected, relative."""
+    student = build("acgf full").derainer
+    config = DistilConfig(
+        checkpoint=str(teacher), features=0.5, student_layer="generator.tail", teacher_layer="generator.stage"
+    )
+    distiller = Distiller(config, student, 32, torch.device("cpu"))
+    crops = Crops(pictures(2, 3), thumbnail(pictures(2, 3)))
+    seen: dict[str, torch.Tensor] = {}
+    student.generator.tail.register_forward_hook(lambda _, __, out: seen.__setitem__("student", out))
+    distiller.teacher.get_submodule("generator.stage").register_forward_hook(
+        lambda _, __, out: seen.__setitem__("teacher", out)
+    )
+    value = distiller.losses(student, Batch(rainy=crops))["distil_features"]
+    weight, bias = distiller.parameters()
+    projected = torch.einsum("oi,bihw->bohw", weight[:, :, 0, 0], seen["student"]) + bias[None, :, None, None]
+    down = projected.unflatten(3, (8, 4)).unflatten(2, (8, 4)).mean((3, 5))
+    expected = 0.5 * ((down - seen["teacher"]) ** 2).mean() / (seen["teacher"] ** 2).mean()
+    torch.testing.assert_close(value, expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"student_layer": "generator.stages"}, r"student_layer 'generator\.stages' is no layer.*generator\.stage"),
+        ({"teacher_layer": "context.affine"}, r"teacher_layer 'context\.affine' has no features"),
+        ({"teacher_layer": ""}, "go together"),
+        ({"features": 0.0}, "go together"),
+    ],
+)
+def test_a_layer_without_features_is_told(
+    changes: dict[str, Any], message: str, teacher: Path, tiny_pictures: Pictures, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        Trainer(distilled(teacher, **{**FEATURES, **changes}), tiny_pictures, tmp_path / "x", MACHINE).run()
 
 
 def test_another_teacher_does_not_go_on(teacher: Path, tiny_pictures: Pictures, tmp_path: Path) -> None:

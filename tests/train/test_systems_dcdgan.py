@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from counts import kmac_per_pixel, parameters
+from lightning_fabric import Fabric
 from tiny_systems import TINY, Steps, batch, build, scramble
 from torch import Tensor, nn
 
@@ -17,7 +18,8 @@ from derain.train.networks.antialias import AntialiasedDiscriminator, BlurDown, 
 from derain.train.networks.patch_sample import PatchProjection
 from derain.train.networks.resnet9 import Resnet9
 from derain.train.networks.translator import EdgeTranslator
-from derain.train.recipe import parse_recipe, read_recipe_text
+from derain.train.optimisers import Optimisers
+from derain.train.recipe import OptimizerConfig, parse_recipe, read_recipe_text
 from derain.train.systems import DcdGan, find_system
 from derain.train.systems.base import Batch
 
@@ -122,6 +124,28 @@ def test_a_step_trains_every_parameter_of_every_group_once(name: str, mode: str)
     for label, parameter in system.named_parameters():
         if label not in normalised:
             assert steps.norms.get(id(parameter), 0.0) > 1e-7, f"no gradient reaches {label}"
+
+
+@pytest.mark.parametrize(("mode", "factor", "betas"), [("paper", 1.0, (0.5, 0.99)), ("official", 10.0, (0.9, 0.999))])
+def test_projections_learn_at_the_rate_of_the_authors_code(
+    mode: str, factor: float, betas: tuple[float, float]
+) -> None:
+    """Adam's first step is as long as the learning rate, whatever the gradient; then the moments of ``betas`` show."""
+    system = made(NAMES[0], mode=mode)
+    config = OptimizerConfig(learning_rate=1e-3, betas=(0.5, 0.99), warmup=0, schedule="constant")
+    optimisers = Optimisers(system, config, Fabric(accelerator="cpu"))
+    projections = {id(p) for p in (*system.project_clearer.parameters(), *system.project_rainer.parameters())}
+    before = {id(p): p.detach().clone() for p in system.parameters()}
+    optimisers.set_rates(0, 100)
+    optimisers.optimise("generator", torch.stack([p.sum() for p in system.parameter_groups()["generator"]]).sum(), 0)
+    for parameter in system.parameter_groups()["generator"]:
+        moved = float((before[id(parameter)] - parameter).detach().abs().mean())
+        assert moved == pytest.approx(1e-3 * (factor if id(parameter) in projections else 1.0), rel=1e-3)
+    state = optimisers.state()["generator"]
+    assert [tuple(group["betas"]) for group in state["param_groups"]] == [(0.5, 0.99), betas][
+        : len(state["param_groups"])
+    ]
+    assert len(state["param_groups"]) == (1 if mode == "paper" else 2)
 
 
 def test_losses_by_hand() -> None:

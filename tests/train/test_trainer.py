@@ -106,7 +106,7 @@ def test_resuming_after_sigkill_is_exact(
     command += ["--rainy", str(tiny_folders / "rainy"), "--clean", str(tiny_folders / "clean"), "--workers", "0"]
     command += ["--pairs", str(tiny_folders / "pairs"), "--split", str(tiny_folders / "split.json"), "--threads", "1"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while not (folder / "last.ckpt").exists() and time.monotonic() < deadline and process.poll() is None:
             time.sleep(0.005)
         process.kill()

@@ -97,13 +97,13 @@ class StepBatches(Dataset[Batch]):
             "synthetic": config.synthetic if scenes else 0.0,
             "dry": config.dry if scenes else 0.0,
         }
-        if sum(shares.values()) <= 0:
+        if sum(shares.values()) <= 0 and any(needs(step).pairs for step in range(steps)):
             raise DataError(
                 f"The recipe takes no crops from what was given (shares {shares})",
                 fix="Give the folders that the recipe's [data] table has a share for",
             )
         self._kinds = list(shares)
-        self._chances = np.array(list(shares.values())) / sum(shares.values())
+        self._chances = np.array(list(shares.values())) / (sum(shares.values()) or 1.0)
         if config.batch % config.crops_per_picture:
             raise DataError(
                 f"[data] batch is {config.batch}, crops_per_picture {config.crops_per_picture}",

@@ -74,15 +74,24 @@ class FrameContext(nn.Module):
 
     def forward(self, thumb: Tensor) -> Tensor:
         """(B, 9, 32, 32) in [0, 1] to (B, ``size``)."""
-        coarse = F.leaky_relu(self.conv1(thumb), LEAK)
-        tokens = F.leaky_relu(self.conv2(coarse), LEAK)
-        keys = self.key(tokens).flatten(2)
-        values = self.value(tokens).flatten(2)
-        similarity = torch.matmul(values, keys.transpose(1, 2)) / _TOKENS
+        tokens = self._tokens(thumb)
         top = F.leaky_relu(self.conv3(tokens), LEAK)
         pooled = torch.cat([top.mean((2, 3)), top.amax((2, 3))], dim=1)
         affine = self.affine(F.leaky_relu(self.hidden(pooled), LEAK))
-        return widen(torch.cat([similarity.flatten(1), affine], dim=1))
+        return widen(torch.cat([self._similarity(tokens).flatten(1), affine], dim=1))
+
+    def similarity(self, thumb: Tensor) -> Tensor:
+        """(B, 9, 32, 32) in [0, 1] to the similarity matrix (B, ``width``, 16): all that the extractor needs."""
+        return widen(self._similarity(self._tokens(thumb)))
+
+    def _tokens(self, thumb: Tensor) -> Tensor:
+        tokens: Tensor = F.leaky_relu(self.conv2(F.leaky_relu(self.conv1(thumb), LEAK)), LEAK)
+        return tokens
+
+    def _similarity(self, tokens: Tensor) -> Tensor:
+        keys = self.key(tokens).flatten(2)
+        values = self.value(tokens).flatten(2)
+        return torch.matmul(values, keys.transpose(1, 2)) / _TOKENS
 
     def split(self, context: Tensor) -> tuple[Tensor, Tensor]:
         """A context vector to its similarity matrix (B, ``width``, 16) and its affine map (B, 6, 1, 1)."""

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from derain.train.deployable import ContextDeployable, DeployableSpec
+from derain.train.deployable import CellDeployable, CellEstimate, DeployableSpec
 from derain.train.networks.blocks import (
     LEAK,
     MinimalGatedStage,
@@ -24,7 +24,7 @@ from derain.train.networks.blocks import (
     widen,
     zero_init,
 )
-from derain.train.networks.context import FrameContext, GlobalSimilarity, thumbnail
+from derain.train.networks.context import FrameContext, GlobalSimilarity, shrink_pooled, thumbnail
 from derain.train.networks.reparam import Reparam
 
 GRID = 4
@@ -122,7 +122,8 @@ class EdgeGenerator(nn.Module):
         assert isinstance(last, nn.Conv2d)
         zero_init(last)
 
-    def forward(self, rainy: Tensor, attention: Tensor, features: Tensor, affine: Tensor) -> Tensor:
+    def forward(self, rainy: Tensor, attention: Tensor, features: Tensor, affine: Tensor) -> tuple[Tensor, Tensor]:
+        """Gain - 1 and b as (B, 6, H/16, W/16), and the streaks S as (B, 48, H/4, W/4); see :func:`compose`."""
         if self.stem is not None:
             base = self.stem(rainy)
         elif self.join is not None:
@@ -135,13 +136,16 @@ class EdgeGenerator(nn.Module):
             h = self.stage(h, h0)
         fog = widen(self.fog(F.avg_pool2d(h, _FOG_POOL))) + affine
         log_gain = fog[:, :3].clamp(*GAIN_LOG_RANGE)
-        maps = torch.cat([torch.exp(log_gain) - 1.0, fog[:, 3:]], dim=1)
-        maps = F.interpolate(maps, scale_factor=float(FOG_CELL), mode="bilinear", align_corners=False)
-        streaks = widen(F.pixel_shuffle(self.tail(h), GRID))
-        return rainy + (rainy * maps[:, :3] + maps[:, 3:] - streaks)
+        return torch.cat([torch.exp(log_gain) - 1.0, fog[:, 3:]], dim=1), self.tail(h)
 
 
-class EdgeDerainer(ContextDeployable):
+def compose(rainy: Tensor, maps: Tensor, streaks: Tensor) -> Tensor:
+    """The derained picture, not clamped, from the generator's maps and streaks."""
+    maps = F.interpolate(maps, scale_factor=float(FOG_CELL), mode="bilinear", align_corners=False)
+    return rainy + (rainy * maps[:, :3] + maps[:, 3:] - widen(F.pixel_shuffle(streaks, GRID)))
+
+
+class EdgeDerainer(CellDeployable):
     """Extractor and generator together: the deployable of ACGF at edge size (``edge`` and ``nano``)."""
 
     def __init__(self, config: EdgeConfig, *, system: str = "acgf") -> None:
@@ -165,28 +169,45 @@ class EdgeDerainer(ContextDeployable):
         context: Tensor = self.context(thumbnail(rainy))
         return context
 
-    def raw(self, rainy: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        """As ``with_context`` but not clamped: gradients of a training loss must not die at 0 and 1."""
+    def pooled_context(self, pooled: Tensor) -> Tensor:
+        context: Tensor = self.context(shrink_pooled(pooled))
+        return context
+
+    def estimate(self, rainy: Tensor, context: Tensor) -> CellEstimate:
         similarity, affine = self.context.split(context)
         attention, features = self.extractor(rainy, similarity)
-        derained = self.generator(rainy, attention, features, affine)
-        return derained, F.pixel_shuffle(widen(attention), GRID)
+        maps, streaks = self.generator(rainy, attention, features, affine)
+        return CellEstimate(maps, streaks, attention)
+
+    def picture_readers(self) -> list[nn.Conv2d]:
+        stems = [self.extractor.stem, self.generator.stem]
+        return [stem for stem in stems if stem is not None]
+
+    def pooled_reader(self) -> nn.Conv2d:
+        return self.context.conv1
+
+    def streak_writer(self) -> nn.Conv2d:
+        return self.generator.tail
+
+    def raw(self, rainy: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """As ``with_context`` but not clamped: gradients of a training loss must not die at 0 and 1."""
+        maps, streaks, attention = self.estimate(rainy, context)
+        return compose(rainy, maps, streaks), F.pixel_shuffle(widen(attention), GRID)
 
     def raw_guided(self, rainy: Tensor, context: Tensor, attention: Tensor) -> Tensor:
         """Derain, not clamped, by a given attention (B, 1, H, W); the generator needs a trunk of its own."""
         _, affine = self.context.split(context)
         cells = F.pixel_unshuffle(attention, GRID)
         # With trunk = "own" the extractor's features do not enter the generator: the picture stands in for them.
-        derained: Tensor = self.generator(rainy, cells, rainy, affine)
-        return derained
+        maps, streaks = self.generator(rainy, cells, rainy, affine)
+        return compose(rainy, maps, streaks)
 
     def with_context(self, rainy: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         derained, attention = self.raw(rainy, context)
         return derained.clamp(0.0, 1.0), attention
 
     def attention_only(self, rainy: Tensor) -> Tensor:
-        similarity, _ = self.context.split(self.frame_context(rainy))
-        attention, _ = self.extractor(rainy, similarity)
+        attention, _ = self.extractor(rainy, self.context.similarity(thumbnail(rainy)))
         return F.pixel_shuffle(widen(attention), GRID)
 
 

@@ -1,7 +1,7 @@
 """The contract of a system: how the trainer trains it, and what it hands out.
 
-To add a system, read :mod:`derain.train.systems.acgf`: a pydantic config, the
-networks, one ``training_step`` that returns named losses, and the ``derainer``, a :class:`Deployable`.
+To add a system, copy :mod:`derain.train.systems.template`: a pydantic config, the networks, one ``training_step``
+that returns named losses, and the ``derainer``, a :class:`Deployable`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,17 @@ class SystemConfig(BaseModel):
     """The ``[network]`` and ``[loss]`` tables of a recipe; an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class OwnRate(NamedTuple):
+    """Parameters of a group that learn at another rate than the rest of it.
+
+    ``factor`` multiplies the group's learning rate at every step; ``betas`` are Adam's, None for the group's.
+    """
+
+    parameters: list[nn.Parameter]
+    factor: float
+    betas: tuple[float, float] | None = None
 
 
 class Needs(NamedTuple):
@@ -129,6 +140,10 @@ class System(nn.Module, ABC):
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Parameters by optimizer group, such as ``generator`` and ``discriminator``."""
 
+    def own_rates(self) -> list[OwnRate]:
+        """What of the groups learns at a rate of its own."""
+        return []
+
     @abstractmethod
     def needs(self, step: int) -> Needs:
         """What pictures the step with this number wants."""
@@ -136,6 +151,19 @@ class System(nn.Module, ABC):
     def notes(self) -> list[str]:
         """Lines for the run's log: which of several ways a loss goes, and the like."""
         return []
+
+    def rain(self, clean: Tensor, rainy: Tensor, generator: torch.Generator) -> Tensor:
+        """Rain on clean pictures, as it falls in rainy ones of any scene; other draws make other rain.
+
+        Both (B, 3, H, W) in [0, 1], of one size, H and W multiples of 16; the result is clamped to [0, 1].
+
+        Raises:
+            UsageError: this system does not learn to.
+        """
+        raise UsageError(
+            f"The system '{self.name}' cannot put the rain of one picture on another",
+            fix="Use a checkpoint of acgf, aueid or derain-cyclegan",
+        )
 
     @abstractmethod
     def training_step(self, batch: Batch, context: StepContext) -> Losses:

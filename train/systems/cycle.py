@@ -136,10 +136,7 @@ class RainCycle(System):
 
     @torch.no_grad()
     def rain(self, clean: Tensor, rainy: Tensor, generator: torch.Generator) -> Tensor:
-        """The rain-fog of ``rainy`` on ``clean``; where RFDR takes noise, each draw makes another rain.
-
-        Both (B, 3, H, W) in [0, 1], of one size, multiples of the derainer's grid; the result is clamped to [0, 1].
-        """
+        """The rain-fog F of ``rainy`` on ``clean``; where RFDR takes noise, each draw makes another rain of one F."""
         noise = Rfdr.noise(clean, generator) if self.diverse else None
         made: RainParts = self.rfdr(clean, self.derainer.attention_only(rainy), noise)
         return made.rainy.clamp(0, 1)

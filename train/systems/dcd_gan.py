@@ -26,6 +26,7 @@ from derain.train.systems.base import (
     Batch,
     Losses,
     Needs,
+    OwnRate,
     StepContext,
     System,
     SystemConfig,
@@ -70,7 +71,7 @@ class DcdGanConfig(VariantConfig):
     mode: Literal["paper", "official"] = Field(
         default="paper",
         description="official: what the authors' code trains, which computes the cycle's loss and never adds it; "
-        "paper: with it, its weight inferred",
+        "paper: with it, its weight inferred, and with one learning rate for generators and projections",
     )
     network: DcdGanEdge = DcdGanEdge()
     full: DcdGanFull = DcdGanFull()
@@ -150,6 +151,13 @@ class DcdGan(System):
             "generator": [parameter for network in generators for parameter in network.parameters()],
             "discriminator": [*self.judge_clean.parameters(), *self.judge_rain.parameters()],
         }
+
+    def own_rates(self) -> list[OwnRate]:
+        """The authors' code leaves the optimizer of F1 and F2 at Adam's defaults: 1e-3, where all else has 1e-4."""
+        if self.config.mode == "paper":
+            return []
+        projections = [*self.project_clearer.parameters(), *self.project_rainer.parameters()]
+        return [OwnRate(projections, 10.0, (0.9, 0.999))]
 
     def needs(self, step: int) -> Needs:
         return Needs(pairs=False, unpaired=True)

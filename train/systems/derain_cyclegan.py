@@ -193,11 +193,9 @@ class DerainCycleGan(System):
     def notes(self) -> list[str]:
         return [str(self.perceptual)] if self.config.mode == "paper" else []
 
+    @torch.no_grad()
     def rain(self, clean: Tensor, rainy: Tensor, generator: torch.Generator) -> Tensor:
-        """Rain of ``rainy`` on ``clean``, as Rain200A was made: the rainy picture's mask and a little noise.
-
-        Both (B, 3, H, W) in [0, 1], of one size, H and W multiples of 4; the result is clamped to [0, 1].
-        """
+        """As Rain200A was made: guided by the rainy picture's mask and a little noise."""
         mask = self.derainer.extractor(rainy)
         noise = torch.rand(mask.shape, generator=generator).to(mask.device) * _RAIN_NOISE
         made: Tensor = self.rainer(clean, mask + noise)

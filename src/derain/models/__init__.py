@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from derain.companions import COMPANIONS, Companion, beside
 from derain.errors import ModelFileError
+from derain.files import file_sha256
 
+INDEX = "index.json"
 _FOLDER = Path(__file__).parent
 _REINSTALL = "Install derain again: pip install --force-reinstall --no-deps derain"
 
 
 @dataclass(frozen=True)
-class ShippedModel:
-    """One entry of ``index.json``. ``sha256`` in lower-case hexadecimal; ``path`` is absolute."""
+class ShippedFile:
+    """A file of this installation: its absolute path, its SHA-256 in lower-case hexadecimal, its size."""
 
-    name: str
     path: Path
     sha256: str
     bytes: int
+
+
+@dataclass(frozen=True)
+class ShippedModel(ShippedFile):
+    """One entry of ``index.json``. ``companions`` lie beside it, named as :func:`derain.companions.beside` says."""
+
+    name: str
+    companions: dict[Companion, ShippedFile]
+
+    @property
+    def files(self) -> list[ShippedFile]:
+        """The model and its companions."""
+        return [self, *self.companions.values()]
 
 
 def shipped() -> dict[str, ShippedModel]:
@@ -30,17 +45,25 @@ def shipped() -> dict[str, ShippedModel]:
     Raises:
         ModelFileError: the index is missing or damaged, so the installation is not whole.
     """
-    index = _FOLDER / "index.json"
+    index = _FOLDER / INDEX
     try:
         entries = json.loads(index.read_text(encoding="utf-8"))
-        return {
-            str(name): ShippedModel(str(name), _FOLDER / Path(entry["file"]).name, entry["sha256"], int(entry["bytes"]))
-            for name, entry in entries.items()
-        }
+        return {str(name): _model(str(name), entry) for name, entry in entries.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelFileError(
             f"The index of shipped models '{index}' cannot be used ({error})", fix=_REINSTALL
         ) from error
+
+
+def _model(name: str, entry: dict[str, Any]) -> ShippedModel:
+    path = _FOLDER / f"{name}.onnx"
+    parts = entry["companions"]
+    companions = {
+        part: ShippedFile(beside(path, part), parts[part]["sha256"], int(parts[part]["bytes"]))
+        for part in COMPANIONS
+        if part in parts
+    }
+    return ShippedModel(path, entry["sha256"], int(entry["bytes"]), name, companions)
 
 
 def resolve(name_or_path: str | Path) -> Path:
@@ -49,12 +72,15 @@ def resolve(name_or_path: str | Path) -> Path:
     A shipped name wins over a file of the same name in the current folder; write ``./edge`` for the file.
 
     Raises:
-        ModelFileError: an unknown name, a missing file, or a shipped file that is not the one its checksum names.
+        ModelFileError: an unknown name, a missing file, or a shipped file (of the model or a companion) that is not
+            the one its checksum names.
     """
     text = os.fspath(name_or_path)
     models = shipped()
     if isinstance(name_or_path, str) and text in models:
-        return _verified(models[text])
+        for file in models[text].files:
+            _verify(file)
+        return models[text].path
     path = Path(text)
     if path.exists():
         return path
@@ -66,15 +92,14 @@ def resolve(name_or_path: str | Path) -> Path:
     )
 
 
-def _verified(model: ShippedModel) -> Path:
+def _verify(file: ShippedFile) -> None:
     try:
-        digest = hashlib.sha256(model.path.read_bytes()).hexdigest()
+        digest = file_sha256(file.path)
     except OSError as error:
         raise ModelFileError(
-            f"Shipped model '{model.path}' cannot be read ({error.strerror})", fix=_REINSTALL
+            f"Shipped model '{file.path}' cannot be read ({error.strerror})", fix=_REINSTALL
         ) from error
-    if digest != model.sha256:
+    if digest != file.sha256:
         raise ModelFileError(
-            f"Shipped model '{model.path}' was changed: its SHA-256 is {digest}", expected=model.sha256, fix=_REINSTALL
+            f"Shipped model '{file.path}' was changed: its SHA-256 is {digest}", expected=file.sha256, fix=_REINSTALL
         )
-    return model.path

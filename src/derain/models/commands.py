@@ -39,6 +39,9 @@ def models() -> None:
     if table.row_count:
         console.print(table)
         console.print(f"PSNR in dB, protocol {_PROTOCOL}. derain inspect NAME shows a model's whole card.")
+        for name, model in shipped().items():
+            console.print(f"{name} comes with: {', '.join(model.companions) or 'nothing more'}.")
+        console.print("attention serves the rain gate (--gate auto), tile and context serve --tile.")
     else:
         console.print("No model ships with this installation.")
 

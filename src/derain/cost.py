@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 from derain.card import ModelCard
 from derain.errors import ModelFileError
-from derain.export.fold import fold
-from derain.export.sizes import Shape
+from derain.folding import Shape, fold
 
 if TYPE_CHECKING:
     import onnx

@@ -1,0 +1,1 @@
+"""Benchmarks: interleaved measurements with the state of the machine beside them."""
