@@ -32,7 +32,7 @@ class OnnxRuntimeCpu(Backend):
         options.log_severity_level = 4  # its errors are raised here as well; printed, they would come twice
         # The default INT8 kernels saturate on CPUs without VNNI: 18.8 dB against exact arithmetic on one network.
         options.add_session_config_entry("session.x64quantprecision", "1")
-        # It would round biases to int32, which are floats in the file and in TensorRT: pictures moved by up to 3 levels.
+        # It would round biases to int32; in the file and in TensorRT they are floats. Pictures moved by up to 3 levels.
         options.add_session_config_entry("optimization.disable_specified_optimizers", "WeightBiasQuantization")
         if self.card.precision.kind == "float8":  # it would fuse FP8 pairs into operators that know INT8 alone
             options.add_session_config_entry("session.disable_quant_qdq", "1")
