@@ -83,13 +83,29 @@ def test_element_under_address_sanitizer(address_build: Path, model_path: Path, 
     )
 
 
+# glibc's loader compares strings a word at a time, past their ends, when it resolves $ORIGIN.
+LOADER = """{
+   loader
+   Memcheck:Addr8
+   fun:strncmp
+   fun:is_dst
+   ...
+   fun:_dl_map_object
+}
+"""
+
+
 @pytest.mark.full
-def test_valgrind(library: ctypes.CDLL) -> None:
+def test_valgrind(library: ctypes.CDLL, tmp_path: Path) -> None:
+    """No error and nothing lost, in what needs no model."""
     if shutil.which("valgrind") is None:
         pytest.skip("valgrind is not installed")
+    suppressions = tmp_path / "suppressions"
+    suppressions.write_text(LOADER)
+    valgrind = ["valgrind", "--quiet", "--error-exitcode=9", f"--suppressions={suppressions}"]
     folder = Path(native_library.library_path()).resolve().parent
     for name in ("test_header", "test_card", "test_engine", "test_frame"):
-        command = ["valgrind", "--quiet", "--error-exitcode=9", "--leak-check=full", "--errors-for-leak-kinds=definite"]
+        command = [*valgrind, "--leak-check=full", "--errors-for-leak-kinds=definite"]
         subprocess.run([*command, str(folder / name)], cwd=folder, check=True, timeout=1800)
 
 
