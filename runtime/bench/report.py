@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from derain.files import file_sha256
 from derain.runtime.backends import find
 from derain.runtime.backends.onnxruntime_gpu import OnnxRuntimeGpu
 from derain.runtime.backends.tensorrt_gpu import EngineBackend
@@ -209,4 +209,4 @@ def _end_to_end(video: Path, times: VideoTime) -> EndToEnd:
 
 @cache
 def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return file_sha256(path)

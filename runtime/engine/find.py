@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from derain.card import ModelCard, read_card
 from derain.errors import BackendError, ModelFileError
+from derain.files import file_sha256
 from derain.runtime.backends.engine_api import PlanError
 from derain.runtime.engine.driver import Driver
 from derain.runtime.engine.key import make_key
@@ -36,7 +36,7 @@ def find_engine(path: Path, card: ModelCard, toolkit: Toolkit, driver: Driver, o
     """
     if is_engine(path):
         return _given(path, card, toolkit, driver, open_plan)
-    onnx_sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    onnx_sha256 = file_sha256(path)
     beside = path.with_suffix(".engine")
     if beside.exists():
         try:

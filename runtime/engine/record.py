@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from derain.card import CARD_KEY, MAX_CARD_BYTES, ModelCard, parse_card, read_card
 from derain.errors import ModelFileError
-from derain.files import atomic_path, check_size
+from derain.files import atomic_path, check_size, file_sha256
 from derain.onnx_metadata import read_metadata
 from derain.runtime.engine.key import EngineKey
 
@@ -197,7 +197,7 @@ def engine_onnx(engine: Path, record: EngineRecord) -> Path | None:
     path = engine.with_name(Path(record.onnx).name)
     if not path.is_file():
         return None
-    if record.key is not None and hashlib.sha256(path.read_bytes()).hexdigest() != record.key.onnx_sha256:
+    if record.key is not None and file_sha256(path) != record.key.onnx_sha256:
         return None
     return path
 
