@@ -68,8 +68,11 @@ def train(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the run. Default: runs/RECIPE.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's checkpoint, exactly.")] = False,
     init: Annotated[
-        Path | None,
-        typer.Option(metavar="CKPT", help="Begin with the weights of another run's checkpoint, as far as they fit."),
+        str | None,
+        typer.Option(
+            metavar="CKPT|ONNX|NAME",
+            help="Begin with the weights of another run's checkpoint, of an exported or shipped model, where they fit.",
+        ),
     ] = None,
     qat: Annotated[
         Path | None, typer.Option(metavar="CKPT", help="Fine-tune this checkpoint for INT8, by its own recipe, gently.")
@@ -89,6 +92,7 @@ def train(
     compile_: Annotated[bool, typer.Option("--compile", help="Run the networks through torch.compile.")] = False,
 ) -> None:
     """Train a system from rainy and clean pictures: unpaired, paired or both."""
+    from derain.models import resolve
     from derain.train.data.folders import gather
     from derain.train.qat_setup import read_ranges, recipe_for
     from derain.train.recipe import parse_recipe, read_recipe_text
@@ -107,7 +111,8 @@ def train(
     machine = Machine(device, devices, precision.value, threads, workers, compile_)
     folder = out or Path("runs") / (Path(recipe).stem if recipe else parse_recipe(text, "--qat").name)
     held = None if ranges is None else read_ranges(ranges)
-    trainer = Trainer(text, pictures, folder, machine, resume=resume, begin_from=init or qat, quantization=held)
+    begin_from = qat if init is None else Path(init) if init.endswith(".ckpt") else resolve(init)
+    trainer = Trainer(text, pictures, folder, machine, resume=resume, begin_from=begin_from, quantization=held)
     checkpoint = trainer.run()
     if trainer.first_process:
         typer.echo(checkpoint)

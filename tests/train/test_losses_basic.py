@@ -25,6 +25,19 @@ def test_l1_and_charbonnier() -> None:
     assert float(losses.charbonnier(a, b, 0.3)) == pytest.approx((0.3 + 0.5) / 2)  # sqrt(0.16 + 0.09) = 0.5
 
 
+def test_log_mse_counts_every_picture_for_itself() -> None:
+    """Errors of 0.1 and 0.01: 20 and 40 dB. A mean over all pixels would be 23 dB, and not see the second."""
+    a = torch.zeros(2, 3, 4, 4)
+    b = torch.stack([torch.full((3, 4, 4), 0.1), torch.full((3, 4, 4), 0.01)])
+    assert float(losses.log_mse(a, b, floor=0.0)) == pytest.approx(-30.0, abs=1e-4)
+    assert float(losses.log_mse(a, a)) == pytest.approx(-50.0, abs=1e-4)  # the floor: equal pictures have a slope of 0
+    b.requires_grad_()
+    losses.log_mse(a, b, floor=0.0).backward()
+    assert b.grad is not None
+    strong, weak = (float(part.abs().sum()) for part in b.grad)
+    assert weak == pytest.approx(10 * strong, rel=1e-4)
+
+
 def test_gradient_l1_at_two_scales() -> None:
     """Four flat squares of 2x2 pixels, 0, 4 above 8, 4: steps between squares only; at half the size, four pixels."""
     a = picture([0.0, 4.0], [8.0, 4.0]).repeat_interleave(2, 2).repeat_interleave(2, 3)

@@ -91,6 +91,52 @@ def test_edge_is_the_size_it_was_designed_for(rainy: Tensor) -> None:
     assert trunk == pytest.approx(19.43, rel=0.02)
 
 
+def test_a_coarse_grid_and_stages_of_their_own_cost_what_they_say(rainy: Tensor) -> None:
+    small = {
+        "extractor_width": 32,
+        "extractor_stages": 1,
+        "generator_width": 32,
+        "generator_stages": 3,
+        "trunk": "shared",
+    }
+
+    def size(**more: object) -> tuple[int, float]:
+        network = EdgeDerainer(EdgeConfig.model_validate({**small, **more}))
+        return parameters(network), kmac_per_pixel(network, rainy)
+
+    count, kmac = size()
+    stage = 2 * (32 * 32 * 9 + 32)
+    own_count, own_kmac = size(generator_weights="own")
+    assert (own_count, own_kmac) == (count + 2 * stage, pytest.approx(kmac))
+    coarse_count, coarse_kmac = size(coarse_width=64, coarse_stages=2)
+    layers = 32 * 64 * 9 + 64, 2 * (64 * 64 * 9 + 64), 64 * 128 + 128
+    assert coarse_count == count + sum(layers)
+    # Each layer works on the 1/8 grid; the stage's two convolutions run twice.
+    assert coarse_kmac == pytest.approx(kmac + (32 * 64 * 9 + 4 * 64 * 64 * 9 + 64 * 128) / 64 / 1000)
+
+
+def test_a_coarse_grid_is_silent_at_first_and_sees_as_far_as_declared() -> None:
+    config = EdgeConfig.model_validate(
+        {"extractor_width": 8, "extractor_stages": 1, "generator_width": 8, "generator_stages": 1, "trunk": "shared"}
+        | {"coarse_width": 16, "fog_width": 4}
+    )
+    network = EdgeDerainer(config).double()
+    picture = pictures(1, 3, 512).double()
+    torch.testing.assert_close(network(picture)[0], picture)
+    scramble(network)
+    context = network.frame_context(picture).detach()
+    centre = 256
+    reach = [0, 0]
+    for column in range(centre, centre + 16):
+        moved = picture.clone().requires_grad_()
+        network.raw(moved, context)[0][0, :, centre, column].sum().backward()
+        assert moved.grad is not None
+        seen = moved.grad[0].abs().sum((0, 1)).nonzero().flatten()
+        reach = [max(reach[0], column - int(seen[0])), max(reach[1], int(seen[-1]) - column)]
+    assert max(reach) <= network.spec.receptive_field // 2 + 1
+    assert max(reach) > network.spec.receptive_field // 2 - 40
+
+
 def test_the_multiscale_discriminator_is_the_published_one() -> None:
     judge = build_discriminator(DiscriminatorConfig(kind="multiscale", widths=[64, 128, 256, 512]))
     assert parameters(judge) == pytest.approx(8.27e6, rel=1e-3)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import cv2
 import numpy as np
@@ -32,7 +33,7 @@ def _scene(height: int = 160, width: int = 240) -> np.ndarray:
     return np.clip(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC) * 0.8, 0, 1)
 
 
-def _only(name: str, **options: float) -> NoiseRain:
+def _only(name: str, **options: Any) -> NoiseRain:
     return NoiseRain(NoiseRainConfig(weights={name: 1.0}, **options))
 
 
@@ -203,3 +204,34 @@ def test_noise_and_jpeg_are_mild_and_of_the_rainy_side_only() -> None:
 def test_wrong_weights_are_refused(weights: dict[str, float]) -> None:
     with pytest.raises(UsageError):
         NoiseRainConfig(weights=weights)
+
+
+def test_light_mist_stays_in_the_target_and_thick_mist_goes() -> None:
+    """Between the limits in part; and the rainy picture is the same whatever the target keeps."""
+    clean = _scene()
+    options: dict[str, float] = {"noise": 0.0, "jpeg": 0.0, "night": 0.0, "soften": 0.0}
+    kept_by_transmission = []
+    for seed in range(40):
+        plain, keeping = (
+            _only("fog_only", keep_mist=limits, **options)(clean, np.random.default_rng(seed))
+            for limits in (None, (0.45, 0.7))
+        )
+        np.testing.assert_array_equal(plain.rainy, keeping.rainy)
+        np.testing.assert_array_equal(plain.clean, clean)
+        moved = float(np.abs(keeping.clean - clean).mean() / np.abs(plain.rainy - clean).mean())
+        kept_by_transmission.append((float(keeping.transmission.mean()), moved))
+    thick = [moved for mean, moved in kept_by_transmission if mean < 0.45]
+    thin = [moved for mean, moved in kept_by_transmission if mean > 0.7]
+    between = [moved for mean, moved in kept_by_transmission if 0.5 < mean < 0.65]
+    assert thick
+    assert thin
+    assert between
+    assert max(thick) == 0.0
+    assert min(thin) == pytest.approx(1.0, abs=1e-5)
+    assert all(0.0 < moved < 1.0 for moved in between)
+
+
+@pytest.mark.parametrize("limits", [(0.7, 0.4), (0.0, 0.5), (0.5, 1.5)])
+def test_limits_of_kept_mist_are_transmissions(limits: tuple[float, float]) -> None:
+    with pytest.raises(UsageError, match="keep_mist"):
+        NoiseRainConfig(keep_mist=limits)

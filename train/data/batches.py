@@ -20,6 +20,7 @@ from derain.errors import DataError
 from derain.train.data.cache import PictureCache
 from derain.train.data.folders import Picker, Pictures
 from derain.train.data.pairs import Pair, Pixels
+from derain.train.data.recombine import rain_layer, recombine
 from derain.train.networks.context import POOL, shrink_pooled
 from derain.train.rain.synthesiser import NoiseRain, NoiseRainConfig
 from derain.train.systems.base import Batch, Crops, Needs
@@ -38,6 +39,12 @@ class BatchConfig(BaseModel):
     pairs: float = Field(default=0.5, ge=0, description="share of crops from paired folders")
     synthetic: float = Field(default=0.4, ge=0, description="share of crops with synthetic rain")
     dry: float = Field(default=0.1, ge=0, description="share of dry crops: input and target are the same")
+    recombined: float = Field(
+        default=0.0,
+        ge=0,
+        description="share of crops with the rain of one pair on the scene of another; a pair whose rain is more than "
+        "added grey streaks is taken as it is",
+    )
     unpaired_batch: int = Field(
         default=4, ge=1, le=256, description="unpaired crops of each side in a step with a cycle"
     )
@@ -50,6 +57,11 @@ class BatchConfig(BaseModel):
         description="larger clean pictures are scaled down to this before they are rained on",
     )
     rain: dict[str, float] = Field(default={}, description="weights of the synthesiser's regimes; empty: its own")
+    keep_mist: tuple[float, float] | None = Field(
+        default=None,
+        description="synthetic mist is taken off where its mean transmission is below the first value, stays in the "
+        "target above the second, and in part between: light mist cannot be told from the air of a clear scene",
+    )
     cache_mib: int = Field(default=1024, ge=0, description="decoded pictures kept in memory by each worker")
 
 
@@ -89,13 +101,14 @@ class StepBatches(Dataset[Batch]):
         scenes: list[Path | Pair] = [*pictures.clean, *truths.values()]
         weights = [*pictures.weights.get("clean", [1.0] * len(pictures.clean)), *([1.0] * len(truths))]
         self._pick_scene = Picker(scenes, weights)
-        self._rain = NoiseRain(NoiseRainConfig(weights=config.rain))
+        self._rain = NoiseRain(NoiseRainConfig(weights=config.rain, keep_mist=config.keep_mist))
         self._groups = _share(config.batch // config.crops_per_picture, rank, world, "batch / crops_per_picture")
         self._unpaired = _share(config.unpaired_batch, rank, world, "unpaired_batch")
         shares = {
             "pairs": config.pairs if pictures.pairs else 0.0,
             "synthetic": config.synthetic if scenes else 0.0,
             "dry": config.dry if scenes else 0.0,
+            "recombined": config.recombined if pictures.pairs and scenes else 0.0,
         }
         if sum(shares.values()) <= 0 and any(needs(step).pairs for step in range(steps)):
             raise DataError(
@@ -136,13 +149,13 @@ class StepBatches(Dataset[Batch]):
         Last the crops' labels (K, 2): see :class:`Batch`.
         """
         kind = self._kinds[int(rng.choice(len(self._kinds), p=self._chances))]
-        if kind == "pairs":
+        if kind in ("pairs", "recombined"):
             rainy, clean = self._pick_pair(rng).read(self._read)
+            layer = rain_layer(rainy, clean) if kind == "recombined" else None
+            if layer is not None:
+                rainy, clean = recombine(layer, self._scene(rng), rng)
         else:
-            scene = self._pick_scene(rng)
-            clean = scene.read_clean(self._read) if isinstance(scene, Pair) else self._read(scene)
-            clean = _limit_pixels(clean, self._config.synthetic_pixels)
-            rainy = clean
+            rainy = clean = _limit_pixels(self._scene(rng), self._config.synthetic_pixels)
         if rng.random() < 0.5:
             rainy, clean = rainy[:, ::-1], clean[:, ::-1]
         if kind == "synthetic":
@@ -158,6 +171,11 @@ class StepBatches(Dataset[Batch]):
             frame_thumbnail(rainy),
             labels,
         )
+
+    def _scene(self, rng: np.random.Generator) -> Pixels:
+        """A clean picture to rain on."""
+        scene = self._pick_scene(rng)
+        return scene.read_clean(self._read) if isinstance(scene, Pair) else self._read(scene)
 
     def _unpaired_crops(self, step: int, stream: int, pick: Picker[Path]) -> Crops:
         crops, thumbs = [], []

@@ -1,7 +1,7 @@
 """Losses as plain functions, one file per family."""
 
 from derain.train.losses.adversarial import lsgan, lsgan_discriminator, lsgan_labels
-from derain.train.losses.pixel import charbonnier, gradient_l1, l1, one_minus_ssim, total_variation
+from derain.train.losses.pixel import charbonnier, gradient_l1, l1, log_mse, one_minus_ssim, total_variation
 from derain.train.losses.rain import channel_consistency, rain_strength
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "charbonnier",
     "gradient_l1",
     "l1",
+    "log_mse",
     "lsgan",
     "lsgan_discriminator",
     "lsgan_labels",

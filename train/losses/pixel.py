@@ -18,6 +18,16 @@ def charbonnier(a: Tensor, b: Tensor, epsilon: float = 1e-3) -> Tensor:
     return torch.sqrt((a - b) ** 2 + epsilon**2).mean()
 
 
+def log_mse(a: Tensor, b: Tensor, floor: float = 1e-5) -> Tensor:
+    """Mean over pictures of ``10 log10(mean squared error + floor)``, in dB: PSNR with its sign turned, up to 50 dB.
+
+    Every picture counts for its own decibels (Chen et al., HINet, CVPRW 2021). A mean over pixels instead lets a few
+    foggy pictures, whose errors are a hundred times larger, drown the rest.
+    """
+    squared = (a.float() - b.float()).square().flatten(1).mean(1)
+    return 10 * torch.log10(squared + floor).mean()
+
+
 def gradient_l1(a: Tensor, b: Tensor, scales: int = 3) -> Tensor:
     """L1 between horizontal and vertical differences at several scales.
 

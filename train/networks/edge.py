@@ -44,6 +44,13 @@ class EdgeConfig(BaseModel):
     extractor_stage: Literal["gated", "residual"] = "gated"
     generator_width: int = Field(default=64, ge=8, le=256)
     generator_stages: int = Field(default=2, ge=1, le=16)
+    generator_weights: Literal["shared", "own"] = Field(
+        default="shared", description="shared: the generator's stages are turns of one; own: each has its weights"
+    )
+    coarse_width: int = Field(
+        default=0, ge=0, le=512, description="channels on the 1/8 grid, where long streaks fit; 0: no such grid"
+    )
+    coarse_stages: int = Field(default=1, ge=1, le=8)
     stem_kernel: Literal[4, 6, 8, 12] = 12
     trunk: Literal["own", "shared"] = Field(
         default="own", description="shared: the generator continues from the extractor's features, without a stem"
@@ -95,6 +102,30 @@ class EdgeExtractor(nn.Module):
         return F.hardsigmoid(self.head(fused)), fused
 
 
+class CoarseStages(nn.Module):
+    """Residual stages on the 1/8 grid, and back: four times the channels for the same cost, and twice the reach.
+
+    What they add is zero at the start.
+    """
+
+    def __init__(self, width: int, coarse_width: int, repeats: int, reparam: Reparam) -> None:
+        super().__init__()
+        self.repeats = repeats
+        self.down = conv3(width, coarse_width, stride=2)
+        self.stage = ResidualStage(coarse_width, reparam)
+        self.up = nn.Conv2d(coarse_width, 4 * width, 1)
+        init_he(self)
+        zero_init(self.up)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """(B, width, H, W), H and W even, to the same shape."""
+        c0 = F.leaky_relu(self.down(h), LEAK)
+        c = c0
+        for _ in range(self.repeats):
+            c = self.stage(c, c0)
+        return F.pixel_shuffle(self.up(c), 2)
+
+
 class EdgeGenerator(nn.Module):
     """The deraining generator (DRFN) at edge size: ``J = I * gain + b - S``.
 
@@ -113,11 +144,18 @@ class EdgeGenerator(nn.Module):
         else:
             self.join = None
         self.guide = conv3(_ATTENTION, width) if config.trunk == "own" else nn.Conv2d(_ATTENTION, width, 1)
+        own = config.generator_weights == "own"
+        self.coarse: CoarseStages | None = None
+        if config.coarse_width:
+            self.coarse = CoarseStages(width, config.coarse_width, config.coarse_stages, config.reparam)
         self.stage = ResidualStage(width, config.reparam)
+        self.later = nn.ModuleList(ResidualStage(width, config.reparam) for _ in range(self.repeats - 1 if own else 0))
         self.fog = nn.Sequential(conv3(width, config.fog_width), nn.LeakyReLU(LEAK), nn.Conv2d(config.fog_width, 6, 1))
         self.tail = conv3(width, 3 * GRID * GRID)
         init_he(self)
         zero_init(self.tail)
+        if self.coarse is not None:
+            zero_init(self.coarse.up)
         last = self.fog[-1]
         assert isinstance(last, nn.Conv2d)
         zero_init(last)
@@ -131,9 +169,9 @@ class EdgeGenerator(nn.Module):
         else:
             base = features
         h0 = base + self.guide(attention)
-        h = h0
-        for _ in range(self.repeats):
-            h = self.stage(h, h0)
+        h = h0 if self.coarse is None else h0 + self.coarse(h0)
+        for stage in (self.stage, *(self.later or [self.stage] * (self.repeats - 1))):
+            h = stage(h, h0)
         fog = widen(self.fog(F.avg_pool2d(h, _FOG_POOL))) + affine
         log_gain = fog[:, :3].clamp(*GAIN_LOG_RANGE)
         return torch.cat([torch.exp(log_gain) - 1.0, fog[:, 3:]], dim=1), self.tail(h)
@@ -221,6 +259,8 @@ def receptive_field(config: EdgeConfig) -> int:
     per_stage = 4
     extractor = stem_cells + per_stage * config.extractor_stages + 4
     guided = extractor + 2 + (2 if config.trunk == "own" else 0)
-    trunk = guided + per_stage * config.generator_stages
+    # Each 3x3 convolution on the 1/8 grid adds 4, and a cell's neighbours there lie up to 2 farther on one side.
+    coarse = 2 * per_stage * config.coarse_stages + 4 if config.coarse_width else 0
+    trunk = guided + coarse + per_stage * config.generator_stages
     fog = trunk + (_FOG_POOL - 1) + 2 * _FOG_POOL + 2 * _FOG_POOL
     return GRID * max(trunk + 2, fog)

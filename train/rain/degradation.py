@@ -30,7 +30,7 @@ class RainSample:
     Attributes:
         rainy: (H, W, 3) RGB in [0, 1].
         clean: (H, W, 3) RGB in [0, 1], the target; it differs from the picture given to the synthesiser where that
-            also changed the hour (night) or the resolution for both sides.
+            also changed the hour (night) or the resolution for both sides, or left light mist in it.
         streaks: (H, W), from 0 upwards: S.
         transmission: (H, W) in (0, 1]: T.
         airlight: (3,) in [0, 1]: A, RGB.

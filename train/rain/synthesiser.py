@@ -37,6 +37,9 @@ class NoiseRainConfig:
         noise_sigma: the strongest noise.
         jpeg: chance that the rainy picture goes through JPEG of a quality in ``jpeg_quality``.
         jpeg_quality: lowest and highest quality.
+        keep_mist: mean transmissions (thick, thin): mist thinner than the second stays in the target picture, mist
+            thicker than the first is taken off, and in between in part. None takes all of it off. A network that must
+            take off even light mist, which cannot be told from the air of a clear scene, learns to change clear scenes.
         scale: lengths and widths are multiplied by this. None scales them with the picture's height, except that
             pictures less than 240 pixels high are taken for crops of a BSD-sized picture.
     """
@@ -49,10 +52,15 @@ class NoiseRainConfig:
     noise_sigma: float = 0.012
     jpeg: float = 0.12
     jpeg_quality: tuple[int, int] = (70, 98)
+    keep_mist: tuple[float, float] | None = None
     scale: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse names that are no regime and weights that cannot be chances."""
+        """Refuse names that are no regime, weights that cannot be chances, and limits that are no transmissions."""
+        if self.keep_mist is not None and not 0 < self.keep_mist[0] < self.keep_mist[1] <= 1:
+            raise UsageError(
+                f"keep_mist is {self.keep_mist}", expected="two transmissions above 0 and up to 1, thick mist first"
+            )
         unknown = sorted(set(self.weights) - set(REGIMES))
         if unknown:
             raise UsageError(f"unknown kind of rain: {', '.join(unknown)}", expected=f"some of {', '.join(REGIMES)}")
@@ -101,6 +109,9 @@ class NoiseRain:
             coloured = _hide_scene(clean, adding, hiding)
             rainy = degrade(clean, coloured, transmission, airlight)
             streaks = np.maximum(cv2.transform(coloured, np.full((1, 3), 1 / 3, dtype=np.float32)), 0.0)
+        kept = self._mist_kept(float(transmission.mean()))
+        if kept > 0:
+            clean = degrade(clean, np.zeros_like(streaks), transmission**kept, airlight)
         return self._photograph(RainSample(rainy, clean, streaks, transmission, airlight, name), rng)
 
     def _draw_rain(
@@ -149,6 +160,13 @@ class NoiseRain:
         if share_hidden < 0.05 or rng.random() < 0.4:
             return streaks, None
         return streaks * np.float32(1.0 - share_hidden), streaks * np.float32(share_hidden)
+
+    def _mist_kept(self, transmission: float) -> float:
+        """The power of the transmission that stays in the target: 1 all of the mist, 0 none."""
+        if self.config.keep_mist is None or transmission >= 1.0:
+            return 0.0
+        thick, thin = self.config.keep_mist
+        return min(1.0, max(0.0, (transmission - thick) / (thin - thick)))
 
     def _scale(self, height: int) -> float:
         if self.config.scale is not None:

@@ -7,6 +7,8 @@ from the rainy side only. Structure: ACGF's figure; losses: SYSTEMS.md 1.7. Pair
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -34,6 +36,7 @@ class CycleLosses(SystemConfig):
     """Weights. The cycle's are SYSTEMS.md 1.7; the supervised ones act on pictures whose ground truth is known."""
 
     supervised: float = Field(default=10.0, ge=0, description="Charbonnier on pairs")
+    supervised_psnr: float = Field(default=0.0, ge=0, description="minus PSNR on pairs, each picture for itself")
     supervised_gradient: float = Field(default=5.0, ge=0, description="multi-scale gradient L1 on pairs")
     supervised_ssim: float = Field(default=0.0, ge=0, description="1 - SSIM on pairs")
     supervised_attention: float = Field(default=1.0, ge=0, description="attention against the known rain strength")
@@ -55,7 +58,8 @@ class CycleLosses(SystemConfig):
     @property
     def uses_pairs(self) -> bool:
         """Whether any supervised weight is above zero; if none is, training is on unpaired pictures alone."""
-        return any((self.supervised, self.supervised_gradient, self.supervised_ssim, self.supervised_attention))
+        pictures = (self.supervised, self.supervised_psnr, self.supervised_gradient, self.supervised_ssim)
+        return any((*pictures, self.supervised_attention))
 
 
 class CycleConfig(VariantConfig):
@@ -181,13 +185,16 @@ class RainCycle(System):
         truth = batch.truth
         derained, attention, _ = self.remove(batch.paired)
         target = losses.rain_strength(batch.paired.picture, truth)
-        terms = {
-            "supervised": weights.supervised * losses.charbonnier(derained, truth),
-            "supervised_gradient": weights.supervised_gradient * losses.gradient_l1(derained, truth),
-            "supervised_attention": weights.supervised_attention * losses.l1(attention, target),
+        terms = {"supervised_attention": weights.supervised_attention * losses.l1(attention, target)}
+        pictures: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+            "supervised": losses.charbonnier,
+            "supervised_psnr": losses.log_mse,
+            "supervised_gradient": losses.gradient_l1,
+            "supervised_ssim": losses.one_minus_ssim,
         }
-        if weights.supervised_ssim:
-            terms["supervised_ssim"] = weights.supervised_ssim * losses.one_minus_ssim(derained, truth)
+        for name, loss in pictures.items():
+            if weight := getattr(weights, name):
+                terms[name] = weight * loss(derained, truth)
         return terms
 
     def _cycle(self, rainy: Crops, clean: Crops, context: StepContext, terms: Losses) -> tuple[Tensor, RainParts]:
