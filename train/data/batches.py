@@ -202,7 +202,7 @@ def frame_thumbnail(picture: Pixels) -> Tensor:
     The same values as :func:`thumbnail`, pooled on 8-bit rows and columns, which is ten times faster than in torch.
     """
     height, width = picture.shape[:2]
-    padded = np.pad(picture, ((0, -height % _PAD), (0, -width % _PAD), (0, 0)), mode="edge")
+    padded = cv2.copyMakeBorder(picture, 0, -height % _PAD, 0, -width % _PAD, cv2.BORDER_REPLICATE)
     rows = [padded[i::POOL] for i in range(POOL)]
     columns: dict[str, NDArray[np.float32]] = {}
     for name, combine in (("max", np.maximum), ("min", np.minimum)):
