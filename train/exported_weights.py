@@ -54,7 +54,6 @@ def _stored(path: Path) -> dict[str, Tensor]:
         import onnx
     except ImportError as error:
         raise MissingDependencyError("onnx", needed_for="reading weights from an ONNX file", extra="export") from error
-    from google.protobuf.message import DecodeError
 
     check_size(path, _MAX_BYTES, ModelFileError)
     try:
@@ -63,7 +62,7 @@ def _stored(path: Path) -> dict[str, Tensor]:
         held = {
             tensor.name: torch.from_numpy(onnx.numpy_helper.to_array(tensor).copy()) for tensor in graph.initializer
         }
-    except (DecodeError, ValueError, TypeError) as error:
+    except Exception as error:  # protobuf's and onnx's own, for whatever bytes there are
         raise ModelFileError(f"'{path}' is damaged ({error})", fix="Export the model again") from error
     found = {name.removeprefix(_PREFIX): value for name, value in held.items() if name.startswith(_PREFIX)}
     # Equal weights are stored once, under one of their names: a layer's node tells which are its own.

@@ -40,7 +40,7 @@ def rain_layer(rainy: Pixels, clean: Pixels) -> RainLayer | None:
     if moved_alike.size == 0 or moved_alike.mean() < 0.5:
         return None
     # A saturated channel moved by less than was added: the one that moved most tells.
-    return np.maximum(most, 0).astype(np.uint8)
+    return np.asarray(np.maximum(most, 0), dtype=np.uint8)
 
 
 def recombine(layer: RainLayer, scene: Pixels, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
