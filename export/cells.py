@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from derain.export.contract import Contract, Part
 from derain.export.graph import CameraGraph, ContextScope
 from derain.train.deployable import CellDeployable, Deployable
+from derain.train.networks.context import GlobalSimilarity
 
 CELL = 4
 _PLACES = CELL * CELL
@@ -46,6 +47,10 @@ class CellCameraGraph(CameraGraph):
     def __init__(self, network: CellDeployable, contract: Contract, part: Part) -> None:
         order = (0, 1, 2) if contract.frames == "rgb" else (2, 1, 0)
         network = copy.deepcopy(network)
+        for module in list(network.modules()):
+            for name, child in module.named_children():
+                if isinstance(child, GlobalSimilarity):
+                    setattr(module, name, SimilarityByPixel(child))
         with torch.no_grad():
             for layer in network.picture_readers():
                 _reorder(layer, order)
@@ -61,14 +66,14 @@ class CellCameraGraph(CameraGraph):
         padded = self._pad_rows(frame)
         rows, columns = padded.shape[1] // CELL, padded.shape[2] // CELL
         cells = padded.reshape(batch, rows, CELL, columns, CELL * 3).permute(0, 1, 3, 2, 4)
-        cells = cells.reshape(batch, rows, columns, _PLACES * 3)
+        cells = cells.reshape(batch, rows, columns, _PLACES * 3).permute(0, 3, 1, 2)
         assert self.context is not None
         context = inputs[1] if self.part == "tile" else self.context(pool(padded))
         picture = padded.permute(0, 3, 1, 2) * (1.0 / _LEVELS)
         maps, streaks, attention = self.network.estimate(picture, context)
         gain, offset = self.fog(maps)
-        levels = cells * gain.permute(0, 2, 3, 1) + (offset + streaks).permute(0, 2, 3, 1)
-        levels = levels.clamp(0.0, _LEVELS).round()
+        # In the convolutions' own order: OpenVINO keeps channels last in memory, and so permutes nothing here.
+        levels = (cells * gain + (offset + streaks)).clamp(0.0, _LEVELS).round().permute(0, 2, 3, 1)
         derained = levels.reshape(batch, rows, columns, CELL, CELL * 3).permute(0, 1, 3, 2, 4)
         derained = derained.reshape(batch, rows * CELL, columns * CELL, 3)[:, :height, :width]
         return derained.to(torch.uint8), F.pixel_shuffle(attention, CELL)[:, 0, :height, :width]
@@ -104,16 +109,38 @@ def pool(frame: Tensor) -> Tensor:
     """Mean, maximum and minimum over cells: (B, H, W, 3) to (B, 9, H/4, W/4).
 
     By slices: with pooling OpenVINO 2026.4 pads three channels to sixteen, four times as slow, and from one split of
-    rows it overwrites the frame when sizes are fixed.
+    rows it overwrites the frame when sizes are fixed. Rows come first; what is left is small enough to put a cell's
+    four columns into channels, of which slices are whole blocks of memory.
     """
+    batch, height, width = frame.shape[:3]
     rows = [frame[:, row::CELL] for row in range(CELL)]
     picks: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (torch.add, torch.maximum, torch.minimum)
     pooled = []
     for pick in picks:
-        picked = reduce(pick, rows)
-        pooled.append(reduce(pick, [picked[:, :, column::CELL] for column in range(CELL)]))
+        columns = reduce(pick, rows).reshape(batch, height // CELL, width // CELL, CELL * 3).permute(0, 3, 1, 2)
+        pooled.append(reduce(pick, [columns[:, 3 * column : 3 * column + 3] for column in range(CELL)]))
     pooled[0] = pooled[0] * (1.0 / _PLACES)
-    return torch.cat(pooled, dim=3).permute(0, 3, 1, 2)
+    return torch.cat(pooled, dim=1)
+
+
+class SimilarityByPixel(nn.Module):
+    """:class:`GlobalSimilarity` with a matrix product that takes and gives pixel by pixel.
+
+    OpenVINO keeps the channels of a pixel together, and would reorder the features before and after a product that
+    takes them channel by channel.
+    """
+
+    def __init__(self, plain: GlobalSimilarity) -> None:
+        super().__init__()
+        self.query, self.output = plain.query, plain.output
+
+    def forward(self, h: Tensor, similarity: Tensor) -> Tensor:
+        """Features (B, C, H, W) and the frame's matrix (B, C, 16) to (B, C, H, W)."""
+        query = self.query(h).permute(0, 2, 3, 1)
+        batch, height, width, length = query.shape
+        mixed = torch.matmul(query.reshape(batch, height * width, length), similarity.to(query.dtype).transpose(1, 2))
+        out: Tensor = self.output(mixed.reshape(batch, height, width, -1).permute(0, 3, 1, 2))
+        return out
 
 
 def _spread(order: Sequence[int], scale: float, bias: float) -> nn.Conv2d:

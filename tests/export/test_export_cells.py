@@ -10,11 +10,12 @@ import torch
 import torch.nn.functional as F
 
 from derain.calibration.layers import find_layers
-from derain.export.cells import CellCameraGraph, FogToCells, camera_graph, pool
+from derain.export.cells import CellCameraGraph, FogToCells, SimilarityByPixel, camera_graph, pool
 from derain.export.contract import Contract
 from derain.export.graph import CameraGraph
 from derain.export.half import half_nodes
 from derain.export.pictures import generated_picture
+from derain.train.networks.context import GlobalSimilarity
 from derain.train.networks.edge import EdgeConfig, EdgeDerainer
 
 NANO = EdgeConfig(
@@ -116,3 +117,14 @@ def test_the_picture_is_scaled_in_float32_whatever_the_layers_compute_in() -> No
     layers = find_layers(model, "fog.onnx")
     assert layers.convolutions == ("generator/tail/Conv", "generator/last/Conv")
     assert "gain" in layers.others["fog/gain/Conv"]
+
+
+def test_similarity_by_pixel_is_the_networks_own() -> None:
+    torch.manual_seed(4)
+    plain = GlobalSimilarity(12)
+    torch.nn.init.normal_(plain.output.weight)
+    h, matrix = torch.randn(2, 12, 5, 7), torch.randn(2, 12, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(SimilarityByPixel(plain)(h, matrix), plain(h, matrix), atol=1e-4, rtol=1e-4)
+    graph = camera_graph(network_of(NANO), Contract(), "whole")
+    assert [type(m).__name__ for m in graph.modules() if "Similarity" in type(m).__name__] == ["SimilarityByPixel"]
