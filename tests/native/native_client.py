@@ -15,6 +15,7 @@ from typing_extensions import Self
 from derain.runtime.backends import native_library as native
 
 FORMATS = {"bgr": native.BGR, "rgb": native.RGB, "bgra": native.BGRA, "nv12": native.NV12, "i420": native.I420}
+BITS = 13  # of fractions in fixed point
 _LUMA = [(0.299, 0.114), (0.2126, 0.0722)]
 
 
@@ -91,11 +92,11 @@ class Client:
 
 
 def _fixed(value: float) -> int:
-    return int(np.floor(abs(value) * 2**20 + 0.5)) * (1 if value >= 0 else -1)
+    return int(np.floor(abs(value) * 2**BITS + 0.5)) * (1 if value >= 0 else -1)
 
 
 def _levels(fixed_point: NDArray[np.int64]) -> NDArray[np.uint8]:
-    return np.clip(fixed_point + 2**19 >> 20, 0, 255).astype(np.uint8)
+    return np.clip(fixed_point + 2 ** (BITS - 1) >> BITS, 0, 255).astype(np.uint8)
 
 
 def _scales(colour: int) -> tuple[float, float, float, float, float, int]:
@@ -105,7 +106,7 @@ def _scales(colour: int) -> tuple[float, float, float, float, float, int]:
 
 
 def to_planes(bgr: NDArray[np.uint8], name: str, colour: int) -> list[NDArray[np.uint8]]:
-    """A BGR picture in another format, by the formulas in the library's colour.hpp, in 20-bit fixed point."""
+    """A BGR picture in another format, by the formulas in the library's colour.hpp, in fixed point."""
     if name == "bgr":
         return [bgr]
     if name == "rgb":
@@ -115,10 +116,10 @@ def to_planes(bgr: NDArray[np.uint8], name: str, colour: int) -> list[NDArray[np
     kr, kg, kb, luma, chroma, offset = _scales(colour)
     b, g, r = (bgr[..., channel].astype(np.int64) for channel in range(3))
     u_scale, v_scale = chroma / (2 * (1 - kb)), chroma / (2 * (1 - kr))
-    y = _fixed(luma * kr) * r + _fixed(luma * kg) * g + _fixed(luma * kb) * b + (offset << 20)
+    y = _fixed(luma * kr) * r + _fixed(luma * kg) * g + _fixed(luma * kb) * b + (offset << BITS)
     r, g, b = r[::2, ::2], g[::2, ::2], b[::2, ::2]
-    u = _fixed(-u_scale * kr) * r + _fixed(-u_scale * kg) * g + _fixed(u_scale * (1 - kb)) * b + (128 << 20)
-    v = _fixed(v_scale * (1 - kr)) * r + _fixed(-v_scale * kg) * g + _fixed(-v_scale * kb) * b + (128 << 20)
+    u = _fixed(-u_scale * kr) * r + _fixed(-u_scale * kg) * g + _fixed(u_scale * (1 - kb)) * b + (128 << BITS)
+    v = _fixed(v_scale * (1 - kr)) * r + _fixed(-v_scale * kg) * g + _fixed(-v_scale * kb) * b + (128 << BITS)
     if name == "nv12":
         return [_levels(y), np.stack([_levels(u), _levels(v)], axis=-1)]
     return [_levels(y), _levels(u), _levels(v)]

@@ -4,6 +4,7 @@
 #include "error.hpp"
 #include "frame.hpp"
 #include "half.hpp"
+#include "pixels.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -106,6 +107,55 @@ void colours_follow_their_formulas() {
     }
 }
 
+// Long rows are computed many pixels at once; each pixel must be what it is alone, whatever the row's length.
+void long_rows_are_single_pixels() {
+    constexpr int longest = 1101;
+    const derain::YuvMatrix &matrix = derain::yuv_matrix(DERAIN_COLOUR_BT709_LIMITED);
+    std::vector<uint8_t> y(longest), chroma(2 * longest), rgb(3 * longest), u(longest), v(longest), luma(longest);
+    std::vector<uint8_t> wide(4 * longest, 7), narrow(3 * longest), swapped(3 * longest);
+    std::vector<float> plane(3 * longest);
+    for (size_t i = 0; i < y.size(); ++i) y[i] = static_cast<uint8_t>(i * 37);
+    for (size_t i = 0; i < chroma.size(); ++i) chroma[i] = static_cast<uint8_t>(i * i * 11);
+    for (const int width : {1, 2, 3, 15, 16, 17, 31, 33, 511, 512, 513, 514, 1023, 1024, 1025, longest}) {
+        for (const bool bgr : {false, true}) {
+            for (const int step : {1, 2}) {
+                derain::yuv_row_to_rgb(matrix, y.data(), chroma.data(), chroma.data() + 1, step, width, bgr,
+                                       rgb.data());
+                derain::rgb_row_to_luma(matrix, rgb.data(), bgr, width, luma.data());
+                derain::rgb_row_to_chroma(matrix, rgb.data(), bgr, width, u.data(), v.data(), step);
+                for (int x = 0; x < width; ++x) {
+                    uint8_t pixel[3], one, other;
+                    const uint8_t *at = chroma.data() + x / 2 * step;
+                    derain::yuv_row_to_rgb(matrix, &y[x], at, at + 1, 1, 1, bgr, pixel);
+                    CHECK(std::equal(pixel, pixel + 3, &rgb[3 * x]));
+                    derain::rgb_row_to_luma(matrix, &rgb[3 * x], bgr, 1, &one);
+                    CHECK_EQUAL(+luma[x], +one);
+                    if (x % 2 != 0) continue;
+                    derain::rgb_row_to_chroma(matrix, &rgb[3 * x], bgr, 1, &one, &other, 1);
+                    CHECK_EQUAL(+u[x / 2 * step], +one);
+                    CHECK_EQUAL(+v[x / 2 * step], +other);
+                }
+            }
+            derain::add_alpha(rgb.data(), bgr, nullptr, width, wide.data());
+            derain::drop_alpha(wide.data(), bgr, width, narrow.data());
+            CHECK(std::equal(narrow.begin(), narrow.begin() + 3 * width, rgb.begin()));
+            for (int x = 0; x < width; ++x) {
+                CHECK_EQUAL(+wide[4 * x + (bgr ? 2 : 0)], +rgb[3 * x]);
+                CHECK_EQUAL(+wide[4 * x + 3], 255);
+                wide[4 * x + 3] = static_cast<uint8_t>(x);
+            }
+            derain::add_alpha(rgb.data(), !bgr, wide.data(), width, wide.data());
+            derain::drop_alpha(wide.data(), bgr, width, narrow.data());
+            derain::swap_row(rgb.data(), width, swapped.data());
+            CHECK(std::equal(narrow.begin(), narrow.begin() + 3 * width, swapped.begin()));
+            for (int x = 0; x < width; ++x) CHECK_EQUAL(+wide[4 * x + 3], x % 256);
+        }
+        for (int p = 0; p < 3; ++p) derain::row_to_floats(rgb.data() + p, width, plane.data() + p * longest);
+        derain::floats_to_row(&plane[0], &plane[longest], &plane[2 * longest], width, narrow.data());
+        CHECK(std::equal(narrow.begin(), narrow.begin() + 3 * width, rgb.begin()));
+    }
+}
+
 // Rows beyond the frame's own bytes stay untouched, for odd sizes and padded strides too.
 void writes_only_its_own_bytes() {
     const uint8_t row[7 * 3] = {};
@@ -174,6 +224,7 @@ int main() {
     halves_are_those_of_ieee_754();
     refuses_frames_that_would_read_foreign_memory();
     colours_follow_their_formulas();
+    long_rows_are_single_pixels();
     writes_only_its_own_bytes();
     floats_become_levels_as_in_numpy();
 }

@@ -15,12 +15,13 @@
 
 namespace derain {
 
-constexpr int kFractionBits = 20;
+// The largest factor is 2.12, so 16 bits hold all of them, and their rounding shifts no result by more than 0.05.
+constexpr int kFractionBits = 13;
 
 struct YuvMatrix {
-    int32_t y_offset;
-    int32_t luma_gain, red_v, green_u, green_v, blue_u;  // YUV to RGB
-    int32_t y[3], u[3], v[3];                            // RGB to YUV, weights of R, G, B
+    int16_t y_offset;
+    int16_t luma_gain, red_v, green_u, green_v, blue_u;  // YUV to RGB
+    int16_t y[3], u[3], v[3];                            // RGB to YUV, weights of R, G, B
 };
 
 // Throws Error(DERAIN_BAD_FRAME) if there is no such colour.

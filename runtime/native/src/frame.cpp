@@ -2,10 +2,10 @@
 
 #include "colour.hpp"
 #include "error.hpp"
+#include "pixels.hpp"
 #include "structs.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <string>
 
@@ -15,20 +15,7 @@ namespace {
 constexpr int kMaxSide = 65536;
 constexpr int64_t kMaxPixels = 1 << 28;
 
-void swap_order(const uint8_t *row, int width, uint8_t *out) {
-    for (int x = 0; x < width; ++x) {
-        const uint8_t first = row[3 * x];
-        out[3 * x] = row[3 * x + 2];
-        out[3 * x + 1] = row[3 * x + 1];
-        out[3 * x + 2] = first;
-    }
-}
-
 }  // namespace
-
-uint8_t rounded_level(float level) {
-    return static_cast<uint8_t>(std::lrintf(std::min(std::max(0.0F, level), 255.0F)));
-}
 
 Frame::Frame(const derain_frame *given, const char *role) {
     const std::string name = std::string("The ") + role + " frame";
@@ -126,30 +113,17 @@ void Frame::read_row(int y, bool bgr, uint8_t *out) const {
             if ((format_ == DERAIN_FORMAT_BGR) == bgr) {
                 std::memcpy(out, first, 3 * static_cast<size_t>(width_));
             } else {
-                swap_order(first, width_, out);
+                swap_row(first, width_, out);
             }
             break;
-        case DERAIN_FORMAT_BGRA: {
-            const int red = bgr ? 2 : 0;
-            for (int x = 0; x < width_; ++x) {
-                out[3 * x + 2 - red] = first[4 * x];
-                out[3 * x + 1] = first[4 * x + 1];
-                out[3 * x + red] = first[4 * x + 2];
-            }
-            break;
-        }
+        case DERAIN_FORMAT_BGRA: drop_alpha(first, !bgr, width_, out); break;
         case DERAIN_FORMAT_NV12:
             yuv_row_to_rgb(yuv_matrix(colour_), first, row(1, y / 2), row(1, y / 2) + 1, 2, width_, bgr, out);
             break;
         case DERAIN_FORMAT_I420:
             yuv_row_to_rgb(yuv_matrix(colour_), first, row(1, y / 2), row(2, y / 2), 1, width_, bgr, out);
             break;
-        default:
-            for (int plane = 0; plane < 3; ++plane) {
-                const float *values = float_row(plane, y);
-                uint8_t *channel = out + (bgr ? 2 - plane : plane);
-                for (int x = 0; x < width_; ++x) channel[3 * x] = rounded_level(values[x] * 255.0F);
-            }
+        default: floats_to_row(float_row(bgr ? 2 : 0, y), float_row(1, y), float_row(bgr ? 0 : 2, y), width_, out);
     }
 }
 
@@ -161,19 +135,10 @@ void Frame::write_row(int y, bool bgr, const uint8_t *pixels, const uint8_t *alp
             if ((format_ == DERAIN_FORMAT_BGR) == bgr) {
                 std::memcpy(first, pixels, 3 * static_cast<size_t>(width_));
             } else {
-                swap_order(pixels, width_, first);
+                swap_row(pixels, width_, first);
             }
             break;
-        case DERAIN_FORMAT_BGRA: {
-            const int red = bgr ? 2 : 0;
-            for (int x = 0; x < width_; ++x) {
-                first[4 * x] = pixels[3 * x + 2 - red];
-                first[4 * x + 1] = pixels[3 * x + 1];
-                first[4 * x + 2] = pixels[3 * x + red];
-                first[4 * x + 3] = alpha != nullptr ? alpha[4 * x + 3] : 255;
-            }
-            break;
-        }
+        case DERAIN_FORMAT_BGRA: add_alpha(pixels, !bgr, alpha, width_, first); break;
         case DERAIN_FORMAT_NV12:
         case DERAIN_FORMAT_I420: {
             const YuvMatrix &matrix = yuv_matrix(colour_);
@@ -186,9 +151,7 @@ void Frame::write_row(int y, bool bgr, const uint8_t *pixels, const uint8_t *alp
         }
         default:
             for (int plane = 0; plane < 3; ++plane) {
-                const uint8_t *channel = pixels + (bgr ? 2 - plane : plane);
-                float *values = float_row(plane, y);
-                for (int x = 0; x < width_; ++x) values[x] = static_cast<float>(channel[3 * x]) * (1.0F / 255.0F);
+                row_to_floats(pixels + (bgr ? 2 - plane : plane), width_, float_row(plane, y));
             }
     }
 }

@@ -50,7 +50,4 @@ class Frame {
     int64_t timestamp_;
 };
 
-// To 0..255, halves to even, as NumPy's rint; what lies outside is clamped, and not-a-number is 0.
-uint8_t rounded_level(float level);
-
 }  // namespace derain
