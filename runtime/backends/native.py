@@ -43,7 +43,7 @@ class Native(Backend):
     def _open_impl(self) -> None:
         library = native_library.open_library(native_library.library_path())
         options = native_library.Options()
-        library.derain_options_init(byref(options))
+        library.derain_options_default(byref(options))
         options.threads = self.threads
         handle = c_void_p()
         native_library.check(library, library.derain_open(str(self.path).encode(), byref(options), byref(handle)))
@@ -64,7 +64,7 @@ class Native(Backend):
         if batch != 1:
             raise BackendError(f"{self.device} was given {batch} frames at once", expected="one frame a call")
         request = native_library.Request()
-        self._library.derain_request_init(byref(request))
+        self._library.derain_request_default(byref(request))
         rainy = self._frame(source, inputs[source.name], height, width)
         clean = self._frame(derained, outputs[derained.name], height, width)
         request.rainy, request.clean = ctypes.pointer(rainy), ctypes.pointer(clean)

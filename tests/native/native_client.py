@@ -63,14 +63,14 @@ class Client:
         self.library = library
         self.handle = c_void_p()
         struct = native.Options()
-        library.derain_options_init(byref(struct))
+        library.derain_options_default(byref(struct))
         for name, value in options.items():
             setattr(struct, name, value)
         native.check(library, library.derain_open(str(path).encode(), byref(struct), byref(self.handle)))
 
     def request(self, rainy: Image, clean: Image, rain: NDArray[np.float32] | None = None, **fields: Any) -> Any:
         request = native.Request()
-        self.library.derain_request_init(byref(request))
+        self.library.derain_request_default(byref(request))
         request.rainy, request.clean = ctypes.pointer(rainy.struct), ctypes.pointer(clean.struct)
         if rain is not None:
             request.rain, request.rain_stride = rain.ctypes.data, rain.strides[0]

@@ -27,12 +27,12 @@ int main(int, char **arguments) {
                 exported.insert(names + symbols[s].st_name);
         }
     }
-    const std::set<std::string> expected = {"derain_backend_name", "derain_close",           "derain_collect",
-                                            "derain_frame_init",   "derain_get_info",        "derain_get_statistics",
-                                            "derain_info_init",    "derain_last_error",      "derain_open",
-                                            "derain_options_init", "derain_request_init",    "derain_run",
-                                            "derain_run_request",  "derain_statistics_init", "derain_status_name",
-                                            "derain_submit",       "derain_version"};
+    const std::set<std::string> expected = {
+        "derain_backend_name", "derain_close",           "derain_collect",         "derain_frame_init",
+        "derain_get_info",     "derain_get_statistics",  "derain_info_init",       "derain_last_error",
+        "derain_open",         "derain_options_default", "derain_request_default", "derain_run",
+        "derain_run_request",  "derain_statistics_init", "derain_status_name",     "derain_submit",
+        "derain_version",      "derain_version_number"};
     for (const std::string &name : exported) {
         if (expected.count(name) == 0) std::cerr << "exported too much: " << name << "\n";
     }

@@ -104,7 +104,7 @@ def test_wrong_requests(library: ctypes.CDLL, model_path: Path) -> None:
         with pytest.raises(FrameError, match="rain_stride is 8"):
             client.run(noise(library, 0), noise(library, 1), rain, rain_stride=8)
         request = native.Request()
-        with pytest.raises(BackendError, match="derain_request_init"):
+        with pytest.raises(BackendError, match="derain_request_default"):
             native.check(library, library.derain_run_request(client.handle, byref(request)))
 
 
@@ -233,7 +233,21 @@ def test_log_and_statistics(library: ctypes.CDLL, model_path: Path) -> None:
     assert b"Opened" in lines[0][1]
 
 
-def test_structures_of_an_older_header(library: ctypes.CDLL, model_path: Path) -> None:
+def test_structures_of_a_newer_header(library: ctypes.CDLL, model_path: Path) -> None:
+    """The library fills what it knows, and leaves alone what was appended later."""
+
+    class Newer(ctypes.Structure):
+        _fields_ = (("known", native.Info), ("appended", ctypes.c_uint64))
+
+    with Client(library, model_path) as client:
+        info = Newer(appended=77)
+        library.derain_info_init(byref(info.known))
+        info.known.struct_size = ctypes.sizeof(Newer)
+        native.check(library, library.derain_get_info(client.handle, byref(info.known)))
+        assert (info.known.name, info.appended, info.known.struct_size) == (b"standin", 77, ctypes.sizeof(Newer))
+
+
+def test_structures_whose_size_was_never_set(library: ctypes.CDLL, model_path: Path) -> None:
     with Client(library, model_path) as client:
         info = native.Info()
         info.struct_size = 8

@@ -56,7 +56,7 @@ void queue(derain_model *model) {
     std::thread submitter([&] {
         for (int i = 0; i < frames;) {
             derain_request request;
-            derain_request_init(&request);
+            derain_request_default(&request);
             request.rainy = &rainy[i].frame;
             request.clean = &clean[i].frame;
             request.user_data = &seen[i];
@@ -92,7 +92,7 @@ int main(int count, char **arguments) {
     CHECK(count == 2);
     derain_model *model = nullptr;
     derain_options options;
-    derain_options_init(&options);
+    derain_options_default(&options);
     options.threads = 1;
     options.slots = 4;
     CHECK_EQUAL(derain_open(arguments[1], &options, &model), DERAIN_OK);
@@ -105,7 +105,7 @@ int main(int count, char **arguments) {
     CHECK_EQUAL(derain_open(arguments[1], &options, &model), DERAIN_OK);
     Picture rainy(DERAIN_FORMAT_BGR, 64, 64), clean(DERAIN_FORMAT_BGR, 64, 64);
     derain_request request;
-    derain_request_init(&request);
+    derain_request_default(&request);
     request.rainy = &rainy.frame;
     request.clean = &clean.frame;
     for (int i = 0; i < 4; ++i) CHECK_EQUAL(derain_submit(model, &request), DERAIN_OK);

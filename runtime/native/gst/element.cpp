@@ -137,7 +137,7 @@ gboolean stop(GstBaseTransform *base) {
 gboolean start(GstBaseTransform *base) {
     GstDerain *self = GST_DERAIN(base);
     derain_options options;
-    derain_options_init(&options);
+    derain_options_default(&options);
     const auto text = [](const gchar *value) { return std::string(value == nullptr ? "" : value); };
     std::string path, backend, engine, gate_model;
     {
@@ -225,7 +225,7 @@ GstFlowReturn pass(GstDerain *self, GstVideoFrame *input, GstVideoFrame *output)
 GstFlowReturn transform_frame(GstVideoFilter *filter, GstVideoFrame *input, GstVideoFrame *output) {
     GstDerain *self = GST_DERAIN(filter);
     derain_request request;
-    derain_request_init(&request);
+    derain_request_default(&request);
     bool gated, skipped, raining;
     {
         const Locked lock(self);

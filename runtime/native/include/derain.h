@@ -19,11 +19,12 @@
  *    to be kept: planes must stay valid until the call returns, or until derain_collect for derain_submit.
  *  - Every failure returns a status. derain_last_error() then says, for the calling thread, what was found and what to
  *    do about it. No C++ exception leaves the library.
- *  - Every function may be called from any thread. Functions on one model may be called from several threads at once;
- *    derain_close alone must be the last one. Calls on a CPU run one after the other, each on all threads of the model,
- *    which is the fastest order there.
- *  - Structures begin with struct_size, which their *_init function sets. Later versions only append fields, so a
- *    program built with this header goes on working with a newer library.
+ *  - Each function says what it is for threads. "Thread safe" means: from any thread, and from several at once, on the
+ *    same model too. Calls on a CPU run one after the other, each on all threads of the model, which is the fastest
+ *    order there. A structure of the caller belongs to one call at a time.
+ *  - Structures begin with struct_size, which their *_default or *_init function sets together with all other fields.
+ *    Later versions only append fields, so a program built with this header goes on working with a newer library.
+ *    Enumerations keep their numbers and may grow.
  */
 #ifndef DERAIN_H
 #define DERAIN_H
@@ -57,19 +58,23 @@ typedef enum derain_status {
 } derain_status;
 
 /* What went wrong in this thread's latest failed call, in English, ready to show. Never NULL; valid until the thread's
- * next failing call. A call that succeeds leaves it alone. */
+ * next failing call. A call that succeeds leaves it alone. Thread safe: each thread has a text of its own. */
 DERAIN_API const char *derain_last_error(void);
 
-/* "DERAIN_BAD_FRAME" and so on; "unknown" for any other number. */
+/* "DERAIN_BAD_FRAME" and so on; "unknown" for any other number. Thread safe. */
 DERAIN_API const char *derain_status_name(derain_status status);
 
 /* ---- Version ------------------------------------------------------------------------------------------------ */
 
-/* "0.1.0", of the library that is loaded. */
+/* "0.1.0", of the library that is loaded. Thread safe. */
 DERAIN_API const char *derain_version(void);
 
+/* The same as 10000 * major + 100 * minor + patch, to ask whether the library that is loaded knows a newer field or
+ * function: an older one ignores the fields that it does not know. Thread safe. */
+DERAIN_API int32_t derain_version_number(void);
+
 /* The name of the index-th backend in this build, best first ("tensorrt", "openvino", "onnxruntime"); NULL past the
- * last one. */
+ * last one. Thread safe. */
 DERAIN_API const char *derain_backend_name(size_t index);
 
 /* ---- Opening a model ---------------------------------------------------------------------------------------- */
@@ -92,14 +97,17 @@ typedef struct derain_options {
     void *log_user_data;
 } derain_options;
 
-DERAIN_API void derain_options_init(derain_options *options);
+/* What an open without options uses. Thread safe. */
+DERAIN_API void derain_options_default(derain_options *options);
 
 /* Open a file written by `derain export` or `derain calibrate`, or an engine of `derain build`. The attention part of a
- * model (`--part attention`) gives rain maps only. `options` may be NULL. On failure *model is NULL. */
+ * model (`--part attention`) gives rain maps only. `path` is as the system takes it (UTF-8 on most). `options` may be
+ * NULL, and neither it nor its texts are needed afterwards. On failure *model is NULL. Thread safe; takes from a tenth
+ * of a second to minutes. */
 DERAIN_API derain_status derain_open(const char *path, const derain_options *options, derain_model **model);
 
 /* Wait until no submitted frame is being worked on, then free everything. Frames not yet begun are dropped. NULL is
- * fine. No other thread may be using the model. */
+ * fine. Not thread safe: it must be the last call on this model, after those of other threads have returned. */
 DERAIN_API void derain_close(derain_model *model);
 
 /* What is known about an open model. The texts live until derain_close. */
@@ -117,6 +125,7 @@ typedef struct derain_info {
     int32_t fixed_height; /* the only height it takes; 0: any */
 } derain_info;
 
+/* Thread safe, both. */
 DERAIN_API void derain_info_init(derain_info *info);
 DERAIN_API derain_status derain_get_info(const derain_model *model, derain_info *info);
 
@@ -150,13 +159,14 @@ typedef struct derain_frame {
     int64_t timestamp; /* any unit; the library copies the input's to the output */
 } derain_frame;
 
+/* A frame of that format and size, of BT.601 limited range, without planes yet. Thread safe. */
 DERAIN_API void derain_frame_init(derain_frame *frame, derain_format format, int32_t width, int32_t height);
 
 /* ---- Deraining ---------------------------------------------------------------------------------------------- */
 
 /* Derain `rainy` into `clean`, which has the same size and any format. Both may be the same memory. The fastest way is
  * a BGR frame without gaps between its rows (NV12, for a model exported with `--frames nv12`), which the network then
- * reads and writes where it is. */
+ * reads and writes where it is. After a failure nothing is known of what `clean` holds. Thread safe. */
 DERAIN_API derain_status derain_run(derain_model *model, const derain_frame *rainy, derain_frame *clean);
 
 /* The same, with everything that can be asked for. */
@@ -171,16 +181,21 @@ typedef struct derain_request {
     void *user_data;     /* handed back by derain_collect */
 } derain_request;
 
-DERAIN_API void derain_request_init(derain_request *request);
+/* Nothing asked for yet, strength 1, overlay 0. Thread safe. */
+DERAIN_API void derain_request_default(derain_request *request);
+
+/* Thread safe. */
 DERAIN_API derain_status derain_run_request(derain_model *model, const derain_request *request);
 
 /* Hand over a frame and return at once; DERAIN_FULL if all slots are taken. The request and its frame structures are
- * copied and may go away; the planes and the rain map must stay until the frame was collected or the model closed. */
+ * copied and may go away; the planes and the rain map must stay until the frame was collected or the model closed.
+ * Thread safe. */
 DERAIN_API derain_status derain_submit(derain_model *model, const derain_request *request);
 
 /* Wait for the oldest submitted frame, at most timeout_ms milliseconds (negative: without end). Frames come back in the
  * order of their submission. The status is that of the frame itself, unless it is DERAIN_EMPTY or DERAIN_TIMEOUT.
- * *user_data (if not NULL) becomes the request's, or NULL when no frame came back. */
+ * *user_data (if not NULL) becomes the request's, or NULL when no frame came back. Thread safe: each frame comes back
+ * once, to one of the threads that wait. */
 DERAIN_API derain_status derain_collect(derain_model *model, int32_t timeout_ms, void **user_data);
 
 /* ---- Statistics --------------------------------------------------------------------------------------------- */
@@ -192,6 +207,7 @@ typedef struct derain_statistics {
     double inference_seconds; /* of which in the network itself */
 } derain_statistics;
 
+/* Thread safe, both. */
 DERAIN_API void derain_statistics_init(derain_statistics *statistics);
 DERAIN_API derain_status derain_get_statistics(derain_model *model, derain_statistics *statistics);
 

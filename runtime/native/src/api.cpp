@@ -67,6 +67,10 @@ const char *derain_version(void) {
     return DERAIN_VERSION;
 }
 
+int32_t derain_version_number(void) {
+    return DERAIN_VERSION_NUMBER;
+}
+
 const char *derain_backend_name(size_t index) {
     const char *name = nullptr;
     guarded([&] {
@@ -76,7 +80,7 @@ const char *derain_backend_name(size_t index) {
     return name;
 }
 
-void derain_options_init(derain_options *options) {
+void derain_options_default(derain_options *options) {
     init(options);
 }
 void derain_info_init(derain_info *info) {
@@ -86,7 +90,7 @@ void derain_statistics_init(derain_statistics *statistics) {
     init(statistics);
 }
 
-void derain_request_init(derain_request *request) {
+void derain_request_default(derain_request *request) {
     if (request != nullptr) *request = initial_request();
 }
 
@@ -106,7 +110,7 @@ derain_status derain_open(const char *path, const derain_options *options, derai
                                 "a file name, and where to put the model");
         }
         derain_options usual{};
-        derain_options_init(&usual);
+        derain_options_default(&usual);
         const derain_options chosen =
             options == nullptr ? usual : derain::take_struct(options, usual, "derain_options");
         *model = new derain_model{{path, chosen}};

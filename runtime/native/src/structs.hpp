@@ -13,6 +13,14 @@ namespace derain {
 template <typename T>
 constexpr size_t kFirstSize = sizeof(T);
 
+// The end of the name of the function that sets it.
+template <typename T>
+constexpr const char *kSetter = "_init";
+template <>
+inline constexpr const char *kSetter<derain_options> = "_default";
+template <>
+inline constexpr const char *kSetter<derain_request> = "_default";
+
 template <typename T>
 void check_struct(const T *given, const char *name) {
     if (given == nullptr) throw Error(DERAIN_BAD_ARGUMENT, std::string(name) + " is NULL");
@@ -20,7 +28,7 @@ void check_struct(const T *given, const char *name) {
     constexpr size_t impossible = 4096;
     if (given->struct_size < kFirstSize<T> || given->struct_size > impossible) {
         throw Error(DERAIN_BAD_ARGUMENT, std::string(name) + " has struct_size " + std::to_string(given->struct_size),
-                    "", std::string("Begin with ") + name + "_init");
+                    "", std::string("Begin with ") + name + kSetter<T>);
     }
 }
 

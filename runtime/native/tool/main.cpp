@@ -116,7 +116,7 @@ using ModelHandle = std::unique_ptr<derain_model, decltype(&derain_close)>;
 
 ModelHandle open_model(const Arguments &arguments) {
     derain_options options;
-    derain_options_init(&options);
+    derain_options_default(&options);
     options.backend = arguments.backend.empty() ? nullptr : arguments.backend.c_str();
     options.engine = arguments.engine.empty() ? nullptr : arguments.engine.c_str();
     options.threads = arguments.threads;
@@ -146,7 +146,7 @@ void run(const Arguments &arguments) {
     };
     while (source.read(rainy[submitted % 2])) {
         derain_request request;
-        derain_request_init(&request);
+        derain_request_default(&request);
         request.rainy = &rainy[submitted % 2].frame;
         request.clean = &clean[submitted % 2].frame;
         request.strength = arguments.strength;
