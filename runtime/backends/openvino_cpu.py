@@ -8,6 +8,7 @@ import numpy as np
 
 from derain.errors import BackendError
 from derain.runtime.backends.base import Backend, Buffers, register
+from derain.runtime.backends.openvino_graph import streamline
 
 _DTYPES = {"u8": "uint8", "f32": "float32", "f16": "float16"}
 _SETTLED = 3  # frames of one size in a row, after which more of them are to be expected
@@ -47,6 +48,7 @@ class OpenVinoCpu(Backend):
         try:
             self._core = openvino.Core()
             self._model = self._core.read_model(str(self.path))
+            streamline(self._model, openvino.opset13)
             compiled = self._core.compile_model(self._model, "CPU", self._settings)
             self.require_ports(self._ports(compiled.inputs), self._ports(compiled.outputs))
             self._any_size = compiled.create_infer_request()
