@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from derain import __version__
 from derain.card import (
     CARD_KEY,
+    ContextReading,
     Cost,
     Geometry,
     ModelCard,
@@ -244,6 +245,7 @@ def _card(
         part=graph.part,
         companion=companion,
         context_size=spec.context_size if graph.part in ("tile", "context") else None,
+        context_reading=_context_reading(graph),
         yuv=options.contract.encoding,  # type: ignore[arg-type]
         inputs=options.contract.inputs(graph.part),
         outputs=options.contract.outputs(graph.part),
@@ -266,6 +268,13 @@ def _card(
         licence=LICENCE,
         derain_version=__version__,
     )
+
+
+def _context_reading(graph: CameraGraph) -> ContextReading | None:
+    reading = graph.network.spec.context_reading
+    if graph.part != "context" or reading is None:
+        return None
+    return ContextReading(cell=reading[0], places=reading[1])
 
 
 def _quality(info: CheckpointInfo | None, options: ExportOptions) -> list[Quality]:

@@ -23,6 +23,7 @@ from derain.errors import UsageError
 from derain.models import resolve
 from derain.runtime.engine.record import read_model_card
 from derain.runtime.model import Model, load, require_frame
+from derain.runtime.overview import overview
 from derain.runtime.parts import PartModel, require_tiles
 from derain.runtime.ports import Picture, RainMap, is_native, to_bgr
 
@@ -139,6 +140,9 @@ class _ContextTiles:
         self._vector = self._context.port("context").name
 
     def prepare(self, frame: Picture) -> NDArray[Any] | None:
+        card = self._context.card
+        if card.context_reading is not None:
+            frame = overview(frame, card.context_reading, card.geometry.multiple_of)
         return self._context(frame)[self._vector]
 
     def derain(self, tile: Picture, context: NDArray[Any] | None) -> tuple[Picture, RainMap]:

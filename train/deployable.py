@@ -23,6 +23,9 @@ class DeployableSpec:
         attention: ``learned`` the map of an extractor; ``removed_rain`` the mean absolute difference between input
             and output, for systems that have no extractor.
         context_size: length of the whole-frame context vector; None when the network has none.
+        context_reading: cell and places: the context takes statistics of square cells of so many pixels, at so many
+            evenly spread places along each side, each interpolated between its two nearest cells. None when it reads
+            frames in another way.
     """
 
     system: str
@@ -34,6 +37,7 @@ class DeployableSpec:
     tiling_reason: str
     attention: Literal["learned", "removed_rain"]
     context_size: int | None = None
+    context_reading: tuple[int, int] | None = None
 
 
 class Deployable(nn.Module, ABC):

@@ -179,6 +179,16 @@ class TrainedRanges(_Part):
     float16: list[Text] = Field(default=[], description="layers that compute in float16")
 
 
+class ContextReading(_Part):
+    """What of a large frame its context depends on; the rest of the frame can be left out.
+
+    Along each side the frame is read at ``places`` evenly spread positions, each between its two nearest cells.
+    """
+
+    cell: int = Field(ge=1, le=64, description="side in pixels of the square cells of which it takes statistics")
+    places: int = Field(ge=1, le=4096, description="positions along each side, those of half-pixel interpolation")
+
+
 class ModelCard(_Part):
     """Everything a later stage may know about a model."""
 
@@ -193,6 +203,9 @@ class ModelCard(_Part):
     )
     context_size: Side | None = Field(
         default=None, description="length of the context vector that a tile or context graph takes or gives"
+    )
+    context_reading: ContextReading | None = Field(
+        default=None, description="of a context graph: which cells of the frame it reads; None: take it to read all"
     )
     yuv: Literal["bt601-limited", "bt601-full", "bt709-limited", "bt709-full"] | None = Field(
         default=None, description="colour encoding of NV12 inputs; None where there is no YUV"

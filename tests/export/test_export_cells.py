@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from derain.calibration.layers import find_layers
 from derain.export.cells import CellCameraGraph, FogToCells, SimilarityByPixel, camera_graph, pool
 from derain.export.contract import Contract
+from derain.export.exporter import _context_reading
 from derain.export.graph import CameraGraph
 from derain.export.half import half_nodes
 from derain.export.pictures import generated_picture
@@ -128,3 +129,11 @@ def test_similarity_by_pixel_is_the_networks_own() -> None:
         torch.testing.assert_close(SimilarityByPixel(plain)(h, matrix), plain(h, matrix), atol=1e-4, rtol=1e-4)
     graph = camera_graph(network_of(NANO), Contract(), "whole")
     assert [type(m).__name__ for m in graph.modules() if "Similarity" in type(m).__name__] == ["SimilarityByPixel"]
+
+
+def test_the_companions_card_says_what_it_reads() -> None:
+    network = network_of(NANO)
+    reading = _context_reading(CameraGraph(network, Contract(), "context"))
+    assert reading is not None
+    assert (reading.cell, reading.places) == (4, 128)
+    assert _context_reading(CameraGraph(network, Contract(), "tile")) is None

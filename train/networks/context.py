@@ -18,6 +18,8 @@ THUMBNAIL_CHANNELS = 9
 THUMBNAIL_SIDE = 32
 POOL = 4
 _FINE_SIDE = THUMBNAIL_SIDE * 4
+READING = (POOL, _FINE_SIDE)
+"""Side of a thumbnail's cells in pixels, and places along each side of the frame that it is read at."""
 _QUERY = 16
 _TOKENS = 64
 _AFFINE = 6

@@ -24,7 +24,7 @@ from derain.train.networks.blocks import (
     widen,
     zero_init,
 )
-from derain.train.networks.context import FrameContext, GlobalSimilarity, shrink_pooled, thumbnail
+from derain.train.networks.context import READING, FrameContext, GlobalSimilarity, shrink_pooled, thumbnail
 from derain.train.networks.reparam import Reparam
 
 GRID = 4
@@ -201,6 +201,7 @@ class EdgeDerainer(CellDeployable):
             tiling_reason="the fog head and the extractor's tokens look at the whole frame through its context vector",
             attention="learned",
             context_size=self.context.size,
+            context_reading=READING,
         )
 
     def frame_context(self, rainy: Tensor) -> Tensor:
