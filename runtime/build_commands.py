@@ -38,7 +38,7 @@ def build(
         list[str] | None,
         typer.Option("--for", metavar="SM", help="Without a GPU: compute capability, such as SM86; may be repeated."),
     ] = None,
-    size: Annotated[str | None, typer.Option(help="One size only: WIDTHxHEIGHT[xBATCH].")] = None,
+    size: Annotated[str | None, typer.Option(help="One size only: WIDTHxHEIGHT or WIDTHxHEIGHTxBATCH.")] = None,
     minimum: Annotated[str | None, typer.Option("--min", help="Smallest size. Default: the model card's.")] = None,
     optimum: Annotated[str | None, typer.Option("--opt", help="Size to be fastest at.")] = None,
     maximum: Annotated[str | None, typer.Option("--max", help="Largest size.")] = None,
@@ -96,12 +96,14 @@ def build(
 
 
 def _write_script(path: Path, card: ModelCard, options: BuildOptions, output: Path | None, console: Console) -> None:
+    from derain.runtime.engine.options import require_dla_fits
     from derain.runtime.engine.script import write_scripts
 
+    require_dla_fits(card, options)
     target = output or Path(f"{path.stem}-build.sh")
     for written in write_scripts(path, card, options, target):
         console.print(f"Wrote {written}")
-    console.print(f"Copy them with '{path.name}' to the device, and run there: bash {target.name}")
+    console.print(f"Copy them and '{path}' to one folder of the device, and run there: bash {target.name}")
 
 
 def _build(

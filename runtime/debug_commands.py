@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from derain.errors import BackendError, MissingDependencyError, ModelFileError, UsageError
+from derain.errors import BackendError, MissingDependencyError, UsageError
 
 if TYPE_CHECKING:
     from derain.card import ModelCard
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Shape = tuple[int, int, int]
 _MAIN = "import sys; from polygraphy.tools import main; sys.argv[0] = 'polygraphy'; sys.exit(main())"
-_PACKAGES = {"polygraphy": "polygraphy", "onnx_graphsurgeon": "onnx-graphsurgeon"}
+_PACKAGES = {"polygraphy": "polygraphy", "onnx_graphsurgeon": "onnx-graphsurgeon", "onnxslim": "onnxslim"}
 
 
 def register(app: typer.Typer) -> None:
@@ -61,13 +61,13 @@ def compare(
         loader = Path(folder, "picture.py")
         loader.write_text(loader_script(path, _size(size, card)), encoding="utf-8")
         arguments = compare_arguments(path, card, _size(size, card), loader, tolerance)
-        code = run_polygraphy(arguments, toolkit, Path(folder))
+        code, _ = run_polygraphy(arguments, toolkit, Path(folder))
     if code:
         raise typer.Exit(1)
 
 
 def reduce(
-    model: Annotated[str, typer.Argument(help="An .onnx file that does not build.")],
+    model: Annotated[str, typer.Argument(help="An .onnx file, or the name of a shipped model.")],
     *,
     output: Annotated[Path, typer.Option("-o", "--output", help="The reduced .onnx file.")],
     size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT. Default: that of the self-test.")] = None,
@@ -95,23 +95,56 @@ def reduce(
     output = output.resolve()
     if output == path.resolve():
         raise UsageError(f"The output '{output}' is the model itself", expected="another name")
+    reason = refusal(path, card, toolkit, capability)
+    if not reason:
+        raise UsageError(
+            f"'{path}' builds with {toolkit}: there is nothing to reduce",
+            fix="If its results are wrong, use derain debug compare",
+        )
+    typer.echo(f"{reason}\nCutting the model down ...", err=True)
     with tempfile.TemporaryDirectory(prefix="derain-debug-") as folder:
         here = Path(folder)
         fixed = here / "fixed.onnx"
-        if run_polygraphy(fix_arguments(path, card, _size(size, card), fixed), toolkit, here, quiet=True):
-            raise ModelFileError(f"Polygraphy cannot fix the sizes of '{path}'; its messages are above")
-        check = convert_arguments(here / "polygraphy_debug.onnx", capability)
-        whole = convert_arguments(fixed, capability)
-        if run_polygraphy(whole, toolkit, here, quiet=True) == 0:
+        fixed.write_bytes(fixed_model(path, card, _size(size, card)))
+        if run_polygraphy(convert_arguments(fixed, capability), toolkit, here, quiet=True)[0] == 0:
             raise UsageError(
-                f"'{path}' builds with {toolkit}: there is nothing to reduce",
-                fix="If its results are wrong, use derain debug compare",
+                f"'{path}' builds with {toolkit} for one size, and not for the sizes of its card",
+                expected="a model that is refused at one size, too: parts of a dynamic one have no sizes to build for",
+                fix="Try another size with --size, or build for one size: derain build --size WxH",
             )
+        check = convert_arguments(here / "polygraphy_debug.onnx", capability)
         reduced = here / "reduced.onnx"
         command = ["debug", "reduce", str(fixed), "-o", str(reduced), "--mode", "bisect", "--check"]
-        if run_polygraphy([*command, sys.executable, "-c", _MAIN, *check], toolkit, here, quiet=True):
+        code, printed = run_polygraphy([*command, sys.executable, "-c", _MAIN, *check], toolkit, here, quiet=True)
+        if code:
+            typer.echo(printed, err=True)
             raise BackendError("Polygraphy could not reduce the model; its messages are above")
         _keep(reduced, output)
+
+
+def refusal(path: Path, card: ModelCard, toolkit: Toolkit, capability: str | None) -> str:
+    """Why TensorRT does not build a model for the sizes of its card; empty when it does."""
+    from derain.runtime.engine.build import build_plan
+    from derain.runtime.engine.options import BuildOptions
+
+    capabilities = (capability.upper(),) if capability else ()
+    try:
+        build_plan(path.read_bytes(), card, BuildOptions(profile=card.profile, capabilities=capabilities), toolkit)
+    except BackendError as error:
+        return error.found
+    return ""
+
+
+def fixed_model(path: Path, card: ModelCard, size: Shape) -> bytes:
+    """The model for one size, its constants folded: parts of a dynamic model have no profile.
+
+    Not with ``polygraphy surgeon sanitize``: onnx-graphsurgeon 0.6 folds a ``Shape`` with ``start`` wrongly.
+    """
+    import onnx
+
+    from derain.folding import fold
+
+    return fold(onnx.load(str(path)), card.inputs, size).SerializeToString()
 
 
 def compare_arguments(path: Path, card: ModelCard, size: Shape, loader: Path, tolerance: float | None) -> list[str]:
@@ -144,12 +177,6 @@ def convert_arguments(path: Path, capability: str | None) -> list[str]:
     return arguments
 
 
-def fix_arguments(path: Path, card: ModelCard, size: Shape, output: Path) -> list[str]:
-    """Arguments of ``polygraphy surgeon`` that fix the size: parts of a dynamic model have no profile."""
-    shapes = ("--override-input-shapes", *_shapes(card, size))
-    return ["surgeon", "sanitize", str(path), *shapes, "--fold-constants", "-o", str(output)]
-
-
 def loader_script(path: Path, size: Shape) -> str:
     """A Python script for Polygraphy that gives the self-test's picture."""
     return (
@@ -160,11 +187,14 @@ def loader_script(path: Path, size: Shape) -> str:
     )
 
 
-def run_polygraphy(arguments: list[str], toolkit: Toolkit, folder: Path, quiet: bool = False) -> int:
-    """Run Polygraphy in a process of its own, in ``folder``; its exit code.
+def run_polygraphy(arguments: list[str], toolkit: Toolkit, folder: Path, quiet: bool = False) -> tuple[int, str]:
+    """Run Polygraphy in a process of its own, in ``folder``.
 
     Args:
-        quiet: show what it prints only when it fails.
+        quiet: do not show what it prints, but return it.
+
+    Returns:
+        Its exit code, and what it printed.
     """
     environment = dict(os.environ)
     if toolkit.ahead_of_time:
@@ -179,9 +209,7 @@ def run_polygraphy(arguments: list[str], toolkit: Toolkit, folder: Path, quiet: 
         text=True,
         check=False,
     )
-    if quiet and result.returncode:
-        typer.echo(result.stdout, err=True)
-    return result.returncode
+    return result.returncode, result.stdout or ""
 
 
 def _size(text: str | None, card: ModelCard) -> Shape:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -87,7 +88,7 @@ class DeviceModel:
         self._backend.runner.run_arrays(
             {self._input.name: source}, {self._clean.name: clean, self._rain.name: attention}, handle
         )
-        return _single(clean, handle), _single(attention, handle)
+        return self._handed_out(clean, handle), self._handed_out(attention, handle)
 
     def close(self) -> None:
         """Give everything back; closing twice does nothing. Work that uses the results must be over."""
@@ -135,6 +136,10 @@ class DeviceModel:
             self._memory[port.name] = (address, needed)
         return DeviceArray(address, shape, np.dtype(port.dtype), self)
 
+    def _handed_out(self, array: DeviceArray, stream: int) -> DeviceArray:
+        """A result without the batch axis, which knows in whose order it is written."""
+        return replace(array, shape=array.shape[1:], stream=stream, cuda=self._cuda)
+
 
 def stream_handle(stream: Any) -> int:
     """The number of a stream of any library.
@@ -157,7 +162,3 @@ def stream_handle(stream: Any) -> int:
             f"A {type(stream).__name__} is no CUDA stream",
             expected="a number, or a stream of CuPy, PyTorch, PyCUDA or cuda-python",
         ) from None
-
-
-def _single(array: DeviceArray, stream: int) -> DeviceArray:
-    return DeviceArray(array.address, array.shape[1:], array.dtype, array.owner, stream, array.device)

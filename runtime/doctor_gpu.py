@@ -31,7 +31,7 @@ def ask_driver_elsewhere(system: System) -> tuple[Driver, Answer]:
         for gpu in found["gpus"]
     )
     cuda = (found["cuda"][0], found["cuda"][1]) if found["cuda"] else None
-    return Driver(found["state"], cuda, gpus, found["detail"]), answer
+    return Driver(found["state"], cuda, gpus, found["detail"], found["version"]), answer
 
 
 def probe_gpu(system: System) -> Finding:
@@ -39,13 +39,15 @@ def probe_gpu(system: System) -> Finding:
     driver, _ = ask_driver_elsewhere(system)
     facts: dict[str, Any] = {
         "state": driver.state,
+        "driver": driver.version,
         "cuda": driver.cuda,
         "gpus": [{"name": gpu.name, "sm": gpu.sm, "memory_bytes": gpu.memory_bytes} for gpu in driver.gpus],
     }
     if driver.usable and driver.cuda:
         names = ", ".join(f"{gpu.name} ({gpu.sm}, {gpu.memory_bytes / 2**30:.1f} GiB)" for gpu in driver.gpus)
-        return Finding("GPU", "ok", f"{names}; the driver supports CUDA {driver.cuda[0]}.{driver.cuda[1]}", facts=facts)
-    if driver.state == "no_driver":
+        detail = f"{names}; driver {driver.version or 'of unknown version'}, for CUDA up to {_dotted(driver.cuda)}"
+        return Finding("GPU", "ok", detail, facts=facts)
+    if driver.state == "no_driver" and not driver.detail:
         fix = (
             "Only for GPUs: install NVIDIA's driver; on a Jetson flash JetPack; in a container start it with --gpus all"
         )
@@ -164,6 +166,10 @@ def _clock(system: System) -> dict[str, int] | None:
         if all(value is not None and value.isdigit() for value in values.values()):
             return {"now": int(values["cur"] or 0), "min": int(values["min"] or 0), "max": int(values["max"] or 0)}
     return None
+
+
+def _dotted(version: tuple[int, int]) -> str:
+    return f"{version[0]}.{version[1]}"
 
 
 def _banner_version(digits: str) -> str:

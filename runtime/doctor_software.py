@@ -42,7 +42,10 @@ def probe_opencv(system: System) -> Finding:
         if is_absent(answer, "cv2"):
             fix = 'pip install "derain[opencv]"; on a Jetson use JetPack\'s own: sudo apt install python3-opencv'
             return Finding("OpenCV", "missing", "not installed", fix)
-        return Finding("OpenCV", "broken", f"installed but does not import: {answer.problem}")
+        fix = ""
+        if "numpy" in answer.problem.lower() or "_ARRAY_API" in answer.problem:
+            fix = 'It was built for NumPy 1, as JetPack 6\'s is: pip install "numpy<2"'
+        return Finding("OpenCV", "broken", f"installed but does not import: {answer.problem}", fix)
     version = answer.value["version"]
     if answer.value["gstreamer"]:
         return Finding("OpenCV", "ok", f"{version}, with GStreamer", facts=answer.value)

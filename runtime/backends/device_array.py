@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from derain.errors import FrameError
 from derain.runtime.backends import dlpack
+from derain.runtime.backends.cuda_api import CudaApi
 
+_NO_WAIT = -1  # of DLPack: the consumer orders its work by itself
 _LEGACY, _PER_THREAD = 1, 2  # numbers of the default streams in both protocols; 0 is not allowed there
 
 
@@ -22,6 +24,7 @@ class DeviceArray:
         owner: what keeps the memory alive.
         stream: the stream in whose order it is written, for readers to wait on; None: it is ready.
         device: number of the GPU.
+        cuda: what orders a DLPack consumer's stream behind ``stream``; None where the array is not ours to hand out.
     """
 
     address: int
@@ -30,6 +33,7 @@ class DeviceArray:
     owner: Any
     stream: int | None = None
     device: int = 0
+    cuda: CudaApi | None = None
 
     @property
     def nbytes(self) -> int:
@@ -47,8 +51,23 @@ class DeviceArray:
             "stream": None if self.stream is None else self.stream or _LEGACY,
         }
 
-    def __dlpack__(self, *, stream: int | None = None, **_: Any) -> Any:
-        # The consumer's stream is the one the result was ordered in, as this project hands it out; nothing to wait for.
+    def __dlpack__(
+        self, *, stream: int | None = None, dl_device: tuple[int, int] | None = None, copy: bool | None = None, **_: Any
+    ) -> Any:
+        """A capsule of this memory; the consumer's ``stream`` waits, on the GPU, for the stream that writes it.
+
+        Raises:
+            BufferError: a copy, or another device, is asked for.
+        """
+        if copy or dl_device not in (None, self.__dlpack_device__()):
+            raise BufferError("only this memory itself is handed out, without a copy")
+        if stream != _NO_WAIT and self.cuda is not None and self.stream is not None:
+            with self.cuda.current():
+                event = self.cuda.create_event()
+                try:
+                    wait_for(self.cuda, self.stream, 0 if stream is None else stream, event)
+                finally:
+                    self.cuda.destroy_event(event)  # CUDA keeps it for as long as a stream waits for it
         return dlpack.export(self.address, self.shape, self.dtype, dlpack.CUDA, self.device, self)
 
     def __dlpack_device__(self) -> tuple[int, int]:
@@ -56,7 +75,19 @@ class DeviceArray:
 
     def batched(self) -> DeviceArray:
         """The same memory with a leading axis of 1."""
-        return DeviceArray(self.address, (1, *self.shape), self.dtype, self.owner, self.stream, self.device)
+        return replace(self, shape=(1, *self.shape))
+
+
+def wait_for(cuda: CudaApi, earlier: int, later: int, event: int) -> None:
+    """Let work that the stream ``later`` gets from now on wait for the work that ``earlier`` has now.
+
+    Streams are numbered as in both protocols, where 1 is the legacy default stream as 0 is in CUDA. The context is
+    current. ``event`` may be used again at once: what waits has remembered its present state.
+    """
+    earlier, later = (0 if stream == _LEGACY else stream for stream in (earlier, later))
+    if earlier != later:
+        cuda.record(event, earlier)
+        cuda.wait(later, event)
 
 
 def take(array: Any, stream: int, device_type: int = dlpack.CUDA) -> DeviceArray:

@@ -18,7 +18,7 @@ import numpy as np
 from derain.errors import BackendError, UsageError
 from derain.runtime.backends.base import Buffers
 from derain.runtime.backends.cuda_api import CudaApi, CudaError
-from derain.runtime.backends.device_array import DeviceArray
+from derain.runtime.backends.device_array import DeviceArray, wait_for
 from derain.runtime.backends.device_slot import Shapes, Slot
 from derain.runtime.backends.engine_api import DeviceEngine, TensorInfo
 
@@ -144,7 +144,7 @@ class DeviceRunner:
         """Run on device memory, in the order of the caller's stream, without waiting and without a copy.
 
         Work that the stream already has is over before the inputs are read; work that it gets later sees the outputs.
-        All arrays must live until then.
+        So is work of the streams that the arrays name as their own. All arrays must live until then.
 
         Args:
             inputs, outputs: C-contiguous device arrays by name.
@@ -155,6 +155,7 @@ class DeviceRunner:
         """
         with self._lock, self._working():
             self._set_shapes({name: inputs[name].shape for name in self._inputs})
+            before, after = self._arrays_events
             for name, array in {**inputs, **outputs}.items():
                 tensor = self.tensors[name]
                 if array.dtype != np.dtype(tensor.dtype) or array.shape != self._all_shapes[name]:
@@ -163,7 +164,8 @@ class DeviceRunner:
                         expected=f"{tensor.dtype} {self._all_shapes[name]}",
                     )
                 self._context.set_address(name, array.address)
-            before, after = self._arrays_events
+                if array.stream is not None:
+                    wait_for(self._cuda, array.stream, stream, before)
             self._cuda.record(before, stream)
             self._cuda.wait(self._compute, before)
             self._context.enqueue(self._compute)
@@ -243,7 +245,7 @@ class DeviceRunner:
         for name in self.tensors:
             self._context.set_address(name, slot.staging[name].address)
         # The first execution after a change of shape does work that no graph may hold.
-        if not self.graphs or not self._warm:
+        if not self.graphs or not self._warm or not self._context.capturable(self._compute):
             self._context.enqueue(self._compute)
             self._warm = True
             return

@@ -33,6 +33,9 @@ class DeviceContext(Protocol):
     def set_address(self, name: str, address: int) -> None:
         """Device memory of an input or output from now on."""
 
+    def capturable(self, stream: int) -> bool:
+        """Whether an execution can be captured into a CUDA graph. Not asked while the stream is captured."""
+
     def enqueue(self, stream: int) -> None:
         """Run in stream order. Raises BackendError when TensorRT refuses."""
 

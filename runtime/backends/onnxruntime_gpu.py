@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import logging
 from types import ModuleType
 from typing import Any, ClassVar
 
 from derain.errors import BackendError
+from derain.files import file_sha256
 from derain.runtime.backends.base import Backend, Buffers, register
 from derain.runtime.engine.driver import probe_driver
 from derain.runtime.engine.options import input_shape
 from derain.runtime.engine.store import cache_folder
 
+_log = logging.getLogger("derain.engine")
 _CPU = "CPUExecutionProvider"
 _DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32", "tensor(float16)": "float16"}
 _INSTALL = (
@@ -121,18 +125,19 @@ class OnnxRuntimeTensorRt(OnnxRuntimeGpu):
 
     def provider_options(self) -> dict[str, str]:
         """Engine and timing cache, precision, and the card's sizes as the profile."""
-        folder = cache_folder() / "onnxruntime"
+        shared = cache_folder() / "onnxruntime"
+        folder = shared / self._digest()
         try:
             folder.mkdir(parents=True, exist_ok=True)
             cached = "1"
-        except OSError:
+        except OSError as error:
+            _log.warning("'%s' cannot be written (%s): the engine is built at each start", folder, error.strerror)
             cached = "0"
         options = {
             "trt_engine_cache_enable": cached,
             "trt_engine_cache_path": str(folder),
-            "trt_engine_cache_prefix": f"{self.card.name}-{self.card.precision.kind}",
             "trt_timing_cache_enable": cached,
-            "trt_timing_cache_path": str(folder),
+            "trt_timing_cache_path": str(shared),
         }
         # The provider builds weakly typed networks, in which float16 and int8 must be allowed to be used.
         if self.card.precision.kind == "float16":
@@ -148,3 +153,14 @@ class OnnxRuntimeTensorRt(OnnxRuntimeGpu):
                 )
                 options[f"trt_profile_{name}_shapes"] = ",".join(shapes)
         return options
+
+    def _digest(self) -> str:
+        """Name of the folder of this model's engines on this machine.
+
+        The provider names engines by the graph's nodes alone: of a network that was trained on, or of another driver,
+        it would take the old one.
+        """
+        runtime: Any = importlib.import_module(self.package)
+        driver = probe_driver()
+        machine = f"{runtime.__version__}|{driver.gpus}|{driver.cuda}|{driver.version}"
+        return hashlib.sha256(f"{file_sha256(self.path)}|{machine}".encode()).hexdigest()[:16]

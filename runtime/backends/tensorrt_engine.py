@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,10 @@ import numpy as np
 from derain.errors import BackendError
 from derain.runtime.backends.engine_api import PlanError, TensorInfo
 from derain.runtime.engine.build import make_logger
+from derain.runtime.engine.kernels import KernelStore
 from derain.runtime.engine.toolkit import Toolkit
+
+_log = logging.getLogger("derain.engine")
 
 
 class TensorRtEngine:
@@ -19,15 +23,18 @@ class TensorRtEngine:
 
     Args:
         plan: checked bytes: TensorRT trusts what it is given.
+        kernels: where TensorRT-RTX keeps the kernels that it compiles; None for the full TensorRT, which compiles none.
 
     Raises:
         PlanError: TensorRT refuses the plan.
         BackendError: TensorRT itself does not start.
     """
 
-    def __init__(self, toolkit: Toolkit, plan: bytes) -> None:
+    def __init__(self, toolkit: Toolkit, plan: bytes, kernels: KernelStore | None = None) -> None:
         trt = self._trt = toolkit.module
         self._toolkit = toolkit
+        self._kernels = kernels
+        self._compiled: Any = None
         self._logger = make_logger(trt)
         try:
             self._runtime = trt.Runtime(self._logger)
@@ -42,18 +49,39 @@ class TensorRtEngine:
         self.tensors = [self._tensor(engine.get_tensor_name(index)) for index in range(engine.num_io_tensors)]
 
     def new_context(self) -> TensorRtContext:
-        context = self._engine.create_execution_context()
+        if self._kernels is None:
+            context = self._engine.create_execution_context()
+        else:
+            context = self._engine.create_execution_context(runtime_config=self._compiling(self._kernels))
         if context is None:
             raise BackendError(
-                f"{self._toolkit} cannot make an execution context: {self._logger.first_error()}",
+                f"{self._toolkit} cannot make an execution context: {self._logger.last_error()}",
                 fix="Most often there is too little GPU memory: build with a smaller --max or a --workspace limit",
             )
         return TensorRtContext(context, self.tensors, self._toolkit, self._logger)
 
     def close(self) -> None:
+        if self._kernels is not None and self._compiled is not None:
+            self._kernels.write(bytes(memoryview(self._compiled.serialize())))
         # The engine must go before its runtime.
+        self._compiled = None
         self._engine = None
         self._runtime = None
+
+    def _compiling(self, kernels: KernelStore) -> Any:
+        """TensorRT-RTX's settings for a context: kernels are compiled for a size at once, and kept."""
+        config = self._engine.create_runtime_config()
+        # The default compiles beside the first frames of a size, which run on slower kernels: a CUDA graph captured
+        # then would keep the slower ones for good.
+        strategy = self._trt.DynamicShapesKernelSpecializationStrategy.EAGER
+        config.dynamic_shapes_kernel_specialization_strategy = strategy
+        if self._compiled is None:
+            self._compiled = config.create_runtime_cache()
+            kept = kernels.read()
+            if kept and not self._compiled.deserialize(kept):
+                _log.warning("TensorRT-RTX refuses '%s': the kernels are compiled again", kernels.path)
+        config.set_runtime_cache(self._compiled)
+        return config
 
     def _tensor(self, name: str) -> TensorInfo:
         engine = self._engine
@@ -92,11 +120,15 @@ class TensorRtContext:
 
     def set_address(self, name: str, address: int) -> None:
         if not self._context.set_tensor_address(name, address):
-            raise BackendError(f"{self._toolkit} refuses the memory for '{name}': {self._logger.first_error()}")
+            raise BackendError(f"{self._toolkit} refuses the memory for '{name}': {self._logger.last_error()}")
+
+    def capturable(self, stream: int) -> bool:
+        # Only TensorRT-RTX may need memory while it runs, which no graph can hold, and only it can tell.
+        return not self._toolkit.ahead_of_time or bool(self._context.is_stream_capturable(stream))
 
     def enqueue(self, stream: int) -> None:
         if not self._context.execute_async_v3(stream):
-            raise BackendError(f"{self._toolkit} could not run the engine: {self._logger.first_error()}")
+            raise BackendError(f"{self._toolkit} could not run the engine: {self._logger.last_error()}")
 
     def close(self) -> None:
         self._context = None

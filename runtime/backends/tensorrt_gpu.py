@@ -15,6 +15,7 @@ from derain.runtime.backends.device_runner import DeviceRunner, Ticket
 from derain.runtime.backends.engine_api import DeviceEngine
 from derain.runtime.backends.tensorrt_engine import TensorRtEngine
 from derain.runtime.engine.driver import Driver, probe_driver
+from derain.runtime.engine.kernels import kernel_store
 from derain.runtime.engine.record import EngineRecord
 from derain.runtime.engine.toolkit import Toolkit, ToolkitName, import_toolkit
 
@@ -54,8 +55,9 @@ def deserialise(toolkit: Toolkit, cuda: CudaApi, plan: bytes) -> OpenPlan:
         PlanError: TensorRT refuses it.
         BackendError: out of memory, or TensorRT does not start.
     """
+    kernels = kernel_store(plan, toolkit, probe_driver()) if toolkit.ahead_of_time else None
     with cuda.current():
-        engine = TensorRtEngine(toolkit, plan)
+        engine = TensorRtEngine(toolkit, plan, kernels)
     return OpenPlan(cuda, engine)
 
 

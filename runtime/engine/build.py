@@ -9,17 +9,19 @@ from __future__ import annotations
 import re
 import time
 import warnings
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from derain.card import ModelCard
 from derain.errors import BackendError, UsageError
-from derain.runtime.engine.options import BuildOptions, input_shape
+from derain.runtime.engine.options import BuildOptions, input_shape, require_dla_fits
 from derain.runtime.engine.progress import Report, make_monitor
 from derain.runtime.engine.toolkit import Toolkit
 
 _MIB = 1 << 20
+_KEPT_MESSAGES = 500
 # Without a driver the parser's own clean-up logs this after a refusal; the refusal is the message before it.
 _NO_DRIVER = re.compile(r"CUDA.*\b35\b|error code 35|Cuda failure: 35", re.IGNORECASE)
 _LIKE_MEMORY = re.compile(r"out of memory|insufficient.*workspace|OutOfMemory", re.IGNORECASE)
@@ -63,6 +65,7 @@ def build_plan(
         BackendError: the parser or the builder refuses the model; the message is NVIDIA's.
         KeyboardInterrupt: cancelled.
     """
+    require_dla_fits(card, options)
     trt = toolkit.module
     logger = make_logger(trt)
     builder = trt.Builder(logger)
@@ -98,7 +101,8 @@ def make_logger(trt: Any) -> Any:
     class Logger(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
-            self.messages: list[tuple[int, str]] = []
+            # Bounded: at run time a warning may come with every frame, for months.
+            self.messages: deque[tuple[int, str]] = deque(maxlen=_KEPT_MESSAGES)
 
         def log(self, severity: Any, message: str) -> None:
             if int(severity) <= 2:  # internal error, error, warning
@@ -108,8 +112,13 @@ def make_logger(trt: Any) -> Any:
             return [message for level, message in self.messages if level == severity]
 
         def first_error(self) -> str:
-            errors = [text for level, text in self.messages if level <= 1 and not _NO_DRIVER.search(text)]
-            return errors[0] if errors else "it gave no reason"
+            return next(self._errors(), "it gave no reason")
+
+        def last_error(self) -> str:
+            return ([*self._errors()] or ["it gave no reason"])[-1]
+
+        def _errors(self) -> Iterator[str]:
+            return (text for level, text in self.messages if level <= 1 and not _NO_DRIVER.search(text))
 
     return Logger()
 
@@ -142,7 +151,7 @@ def _apply(config: Any, builder: Any, options: BuildOptions, toolkit: Toolkit) -
         if options.dla_core >= cores:
             raise UsageError(
                 f"--dla is {options.dla_core}, and {toolkit} finds {cores} deep learning accelerators here",
-                expected="a core of an Orin, 0 or 1; TensorRT 11.0 to 11.3 has none",
+                expected="a core of an Orin, 0 or 1, with TensorRT 10.3 to 10.7, or 11.4.1 on AGX Orin",
             )
         config.default_device_type = trt.DeviceType.DLA
         config.DLA_core = options.dla_core
@@ -167,6 +176,8 @@ def _apply_ahead_of_time(config: Any, options: BuildOptions, toolkit: Toolkit) -
                 expected=", ".join(known),
                 fix="Orin (SM87) and Thor (SM110) need the full TensorRT: derain build --script",
             )
+    # Else it may allocate while it runs, and no CUDA graph could be captured.
+    config.set_flag(toolkit.module.BuilderFlag.REQUIRE_USER_ALLOCATION)
     if options.capabilities:
         config.num_compute_capabilities = len(options.capabilities)
         for index, name in enumerate(options.capabilities):

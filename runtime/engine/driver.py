@@ -7,14 +7,17 @@ without a driver. So libcuda, which comes with the driver, is asked first, throu
 from __future__ import annotations
 
 import ctypes
+import re
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
 State = Literal["ok", "no_driver", "no_device", "broken"]
 _LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+_KERNEL_MODULE = Path("/proc/driver/nvidia/version")
 # CUresult and CUdevice_attribute of cuda.h.
 _NO_DEVICE = 100
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR, _INTEGRATED = 75, 76, 18
@@ -41,13 +44,15 @@ class Driver:
 
     Attributes:
         cuda: the newest CUDA that the driver supports, such as (12, 6); None without a driver.
-        detail: the driver's own words where something is wrong.
+        detail: the driver's own words where something is wrong; empty where there is simply none.
+        version: of the driver itself, such as ``540.4.0``; None where the system does not tell.
     """
 
     state: State
     cuda: tuple[int, int] | None = None
     gpus: tuple[Gpu, ...] = ()
     detail: str = ""
+    version: str | None = None
 
     @property
     def usable(self) -> bool:
@@ -59,7 +64,7 @@ class Driver:
         """What is wrong, as the rest of a sentence; empty when all is well."""
         return {
             "ok": "",
-            "no_driver": f"there is no NVIDIA driver here ({self.detail})",
+            "no_driver": "there is no NVIDIA driver here" + (f" ({self.detail})" if self.detail else ""),
             "no_device": "the NVIDIA driver finds no GPU",
             "broken": f"the NVIDIA driver does not work ({self.detail})",
         }[self.state]
@@ -80,7 +85,17 @@ class Driver:
 @cache
 def probe_driver() -> Driver:
     """Ask the driver once; the answer is kept. Never raises."""
-    return ask_driver(ctypes.CDLL)
+    try:
+        text = _KERNEL_MODULE.read_text(errors="replace")
+    except OSError:
+        text = ""
+    return replace(ask_driver(ctypes.CDLL), version=kernel_module_version(text))
+
+
+def kernel_module_version(text: str) -> str | None:
+    """The driver's version in the text of its kernel module; CUDA only tells which CUDA the driver supports."""
+    match = re.search(r"Kernel Module\b.*?\s(\d+(?:\.\d+)+)\s", text)
+    return match[1] if match else None
 
 
 def ask_driver(load: Callable[[str], Any]) -> Driver:
@@ -92,7 +107,8 @@ def ask_driver(load: Callable[[str], Any]) -> Driver:
     try:
         library = load(_LIBRARY)
     except OSError as error:
-        return Driver("no_driver", detail=str(error))
+        absent = "No such file" in str(error) or "could not be found" in str(error).lower()
+        return Driver("no_driver", detail="" if absent else str(error))
     try:
         code = library.cuInit(0)
         version = ctypes.c_int()

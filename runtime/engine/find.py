@@ -41,7 +41,7 @@ def find_engine(path: Path, card: ModelCard, toolkit: Toolkit, driver: Driver, o
     if beside.exists():
         try:
             record = read_record(beside)
-            if record.key is not None and record.key.onnx_sha256 != onnx_sha256:
+            if record.model_sha256 not in (None, onnx_sha256):
                 raise ModelFileError(f"'{beside}' was built from another model file than '{path}'")
             return _checked(beside, path, card, toolkit, driver, open_plan)
         except (ModelFileError, PlanError) as error:

@@ -28,7 +28,8 @@ class EngineKey(BaseModel):
     toolkit_version: Text
     gpu: Text | None
     capability: tuple[int, int] | None
-    cuda: tuple[int, int] | None = Field(description="CUDA version of the driver")
+    cuda: tuple[int, int] | None = Field(description="newest CUDA that the driver supports")
+    driver: Text | None = Field(default=None, description="version of the driver, where the system tells")
 
     @property
     def digest(self) -> str:
@@ -51,6 +52,7 @@ def make_key(onnx: bytes, card: ModelCard, options: BuildOptions, toolkit: Toolk
         gpu=gpu.name if gpu else None,
         capability=gpu.capability if gpu else None,
         cuda=driver.cuda if gpu else None,
+        driver=driver.version if gpu else None,
     )
 
 
@@ -73,10 +75,14 @@ def machine_differences(key: EngineKey, toolkit: Toolkit, driver: Driver) -> lis
     if not fits_all and key.gpu is not None and (key.gpu, key.capability) != (gpu.name, gpu.capability):
         built_for = f"{key.gpu} (SM{''.join(map(str, key.capability or ()))})"
         found.append(f"it was built on {built_for}, and this machine has {gpu.name} ({gpu.sm})")
-    if not key.options.version_compatible and key.cuda is not None and driver.cuda not in (None, key.cuda):
+    if key.options.version_compatible:
+        return found
+    if key.cuda is not None and driver.cuda not in (None, key.cuda):
         found.append(
             f"it was built with a driver for CUDA {_dotted(key.cuda)}, and this one is for {_dotted(driver.cuda)}"
         )
+    elif key.driver is not None and driver.version not in (None, key.driver):
+        found.append(f"it was built with driver {key.driver}, and this machine has {driver.version}")
     return found
 
 
@@ -92,8 +98,17 @@ def build_differences(found: EngineKey, wanted: EngineKey) -> list[str]:
     for name in BuildOptions.model_fields:
         old, new = getattr(found.options, name), getattr(wanted.options, name)
         if name != "profile" and old != new:
-            reasons.append(f"{name} was {old}, and is to be {new}")
+            reasons.append(f"{name.replace('_', ' ')} was {_said(old)}, and is to be {_said(new)}")
     return reasons
+
+
+def _said(value: object) -> str:
+    """An option's value for people."""
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value)) or "none"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return "none" if value is None else str(value)
 
 
 def _version_fits(key: EngineKey, version: str) -> bool:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from derain.card import Port, Profile
+from derain.card import ModelCard, Port, Profile
 from derain.errors import ModelFileError, UsageError
 
 _SIZE = re.compile(r"(\d+)x(\d+)(?:x(\d+))?")
@@ -62,15 +62,16 @@ def narrowed_profile(
     Raises:
         UsageError: a size that is none, that the file was not exported for, or min > opt or opt > max.
     """
+    if size is not None and (minimum or optimum or maximum):
+        raise UsageError("--size was given with --min, --opt or --max", expected="--size alone, or the others")
     if size is not None:
-        if minimum or optimum or maximum:
-            raise UsageError("--size was given with --min, --opt or --max", expected="--size alone, or the others")
-        minimum = optimum = maximum = size
-    ends = {
-        "min": parse_size(minimum, "--min") if minimum else card.min,
-        "opt": parse_size(optimum, "--opt") if optimum else card.opt,
-        "max": parse_size(maximum, "--max") if maximum else card.max,
-    }
+        ends = dict.fromkeys(("min", "opt", "max"), parse_size(size, "--size"))
+    else:
+        ends = {
+            "min": parse_size(minimum, "--min") if minimum else card.min,
+            "opt": parse_size(optimum, "--opt") if optimum else card.opt,
+            "max": parse_size(maximum, "--max") if maximum else card.max,
+        }
     if card.fixed and any(shape != card.opt for shape in ends.values()):
         raise UsageError(
             f"The model was exported for the one size {size_text(card.opt)}",
@@ -86,6 +87,28 @@ def narrowed_profile(
             sizes = ", ".join(f"{name} {size_text(shape)}" for name, shape in ends.items())
             raise UsageError(f"The sizes are {sizes}", expected="min <= opt <= max in width, height and batch")
     return Profile(min=ends["min"], opt=ends["opt"], max=ends["max"])
+
+
+def require_dla_fits(card: ModelCard, options: BuildOptions) -> None:
+    """Refuse what a deep learning accelerator cannot take, before TensorRT builds for minutes and falls back.
+
+    Source: "Working with DLA" in NVIDIA's TensorRT documentation: float16 and INT8 only, one size only.
+
+    Raises:
+        UsageError: a float32 or FP8 model, or several sizes, for an accelerator.
+    """
+    if options.dla_core is None:
+        return
+    if card.precision.kind not in ("float16", "int8"):
+        raise UsageError(
+            f"--dla was given with a model in {card.precision.kind}",
+            expected="float16 or INT8: the accelerator computes in nothing else",
+            fix="Export with derain export --fp16, or calibrate",
+        )
+    if not options.profile.fixed:
+        raise UsageError(
+            "--dla was given with several sizes", expected="one size", fix="Add for example --size 1280x720"
+        )
 
 
 def size_text(shape: tuple[int, int, int]) -> str:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from derain.card import CARD_KEY, MAX_CARD_BYTES, ModelCard, parse_card, read_card
 from derain.errors import ModelFileError
 from derain.files import atomic_path, check_size, file_sha256
+from derain.models import shipped
 from derain.onnx_metadata import read_metadata
 from derain.runtime.engine.key import EngineKey
 
@@ -53,6 +54,7 @@ class EngineRecord(BaseModel):
         card: the model card; None where it has to be read from ``onnx``.
         onnx: name of the model file, looked for beside the engine.
         key: None for engines of trtexec, about whose machine less is known.
+        onnx_sha256: of the model file, where ``key`` does not tell.
         toolkit: name and version of the TensorRT that made it, where ``key`` does not tell.
         self_test: None until the engine was run on a picture.
     """
@@ -66,10 +68,16 @@ class EngineRecord(BaseModel):
     card: ModelCard | None = None
     onnx: Text | None = None
     key: EngineKey | None = None
+    onnx_sha256: Sha256 | None = None
     toolkit: Text | None = None
     made: Text = ""
     seconds: float | None = None
     self_test: SelfTest | None = None
+
+    @property
+    def model_sha256(self) -> str | None:
+        """SHA-256 of the model file the engine was built from; None where nobody wrote it down."""
+        return self.key.onnx_sha256 if self.key is not None else self.onnx_sha256
 
 
 def record_path(engine: Path) -> Path:
@@ -191,15 +199,13 @@ def engine_card(engine: Path, record: EngineRecord | None = None) -> ModelCard:
 
 
 def engine_onnx(engine: Path, record: EngineRecord) -> Path | None:
-    """The model file an engine was built from, where it lies beside it and is still the same model."""
+    """The model file an engine was built from: beside it, or the shipped one, where it is still the same model."""
     if record.onnx is None:
         return None
-    path = engine.with_name(Path(record.onnx).name)
-    if not path.is_file():
-        return None
-    if record.key is not None and file_sha256(path) != record.key.onnx_sha256:
-        return None
-    return path
+    wanted = record.model_sha256
+    paths = [engine.with_name(Path(record.onnx).name)]
+    paths += [model.path for model in shipped().values() if model.sha256 == wanted]
+    return next((path for path in paths if path.is_file() and wanted in (None, file_sha256(path))), None)
 
 
 def read_model_card(path: Path) -> ModelCard:

@@ -93,8 +93,8 @@ fi
 [[ -z "$HARDWARE_COMPATIBLE" ]] || arguments+=("--hardwareCompatibilityLevel=ampere+")
 [[ -z "$VERSION_COMPATIBLE" ]] || arguments+=(--versionCompatible)
 if [[ -n "$DLA_CORE" ]]; then
-  if at_least "$version" 11 0 && ! at_least "$version" 11 4; then
-    fail "TensorRT $version has no deep learning accelerator; 10.x and 11.4 have"
+  if at_least "$version" 10 8 && ! at_least "$version" 11 4; then
+    fail "TensorRT $version has no deep learning accelerator; 10.3 to 10.7 have, and 11.4.1 on AGX Orin"
   fi
   arguments+=("--useDLACore=$DLA_CORE" --allowGPUFallback)
 fi
@@ -108,8 +108,9 @@ mv "$part" "$ENGINE"
 # The record by which derain knows the engine: its checksum and its model card.
 {
   printf '{"schema_version": 1, "made_by": "trtexec", "plan_bytes": %s, ' "$(wc -c <"$ENGINE" | tr -d ' ')"
-  printf '"plan_sha256": "%s", ' "$(sha256sum "$ENGINE" | cut -d ' ' -f 1)"
+  printf '"plan_sha256": "%s", ' "$(sha256sum <"$ENGINE" | cut -d ' ' -f 1)"
   printf '"onnx": "%s", ' "$(json_text "$(basename "$ONNX")")"
+  printf '"onnx_sha256": "%s", ' "$(sha256sum <"$ONNX" | cut -d ' ' -f 1)"
   printf '"toolkit": "tensorrt %s%s", ' "$version" "${VERSION_COMPATIBLE:+ or newer}"
   printf '"made": "%s"' "$(date -u +%Y-%m-%dT%H:%M:%SZ)"
   [[ -z "$CARD" ]] || printf ', "card": %s' "$CARD"

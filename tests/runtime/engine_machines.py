@@ -21,8 +21,13 @@ SIZES = Profile(min=(1, 16, 16), opt=(1, 48, 64), max=(1, 96, 128))
 NO_DRIVER = Driver("no_driver", detail="libcuda.so.1: cannot open")
 
 
-def driver(name: str = "Orin", capability: tuple[int, int] = (8, 7), cuda: tuple[int, int] = (12, 6)) -> Driver:
-    return Driver("ok", cuda, (Gpu(name, capability, 8 << 30, integrated=name == "Orin"),))
+def driver(
+    name: str = "Orin",
+    capability: tuple[int, int] = (8, 7),
+    cuda: tuple[int, int] = (12, 6),
+    version: str | None = "540.4.0",
+) -> Driver:
+    return Driver("ok", cuda, (Gpu(name, capability, 8 << 30, integrated=name == "Orin"),), version=version)
 
 
 def toolkit(version: str = "10.3.0", name: Any = "tensorrt") -> Toolkit:

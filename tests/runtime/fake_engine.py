@@ -30,8 +30,10 @@ class FakeEngine:
         function: Function = negative,
         smallest: tuple[int, int, int] = (1, 4, 4),
         largest: tuple[int, int, int] = (2, 64, 64),
+        capturable: bool = True,
     ) -> None:
         self.cuda = cuda
+        self.capturable = capturable
         self.function = function
         self.contexts = 0
         self.closed = False
@@ -84,6 +86,11 @@ class FakeContext:
 
     def set_address(self, name: str, address: int) -> None:
         self._addresses[name] = address
+
+    def capturable(self, stream: int) -> bool:
+        if stream in self._cuda._capturing:
+            raise DeviceFaultError("asked while the stream is captured")
+        return self._engine.capturable
 
     def enqueue(self, stream: int) -> None:
         cuda, shape = self._cuda, self._shape

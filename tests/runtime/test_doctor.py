@@ -19,8 +19,9 @@ ORIN = {
     "cuda": [12, 6],
     "gpus": [{"name": "Orin", "capability": [8, 7], "memory_bytes": 8 << 30, "integrated": True}],
     "detail": "",
+    "version": "540.4.0",
 }
-NONE = {"state": "no_driver", "cuda": None, "gpus": [], "detail": "libcuda.so.1: cannot open"}
+NONE = {"state": "no_driver", "cuda": None, "gpus": [], "detail": "", "version": None}
 CRASH = Answer(None, "the process crashed with SIGSEGV", crashed=True)
 
 
@@ -68,7 +69,7 @@ def look(probe: Callable[[System], Finding], **given: Any) -> Finding:
 
 def test_a_gpu_with_its_driver() -> None:
     found = look(doctor_gpu.probe_gpu, pythons={"probe_driver": Answer(ORIN)})
-    assert (found.state, found.detail) == ("ok", "Orin (SM87, 8.0 GiB); the driver supports CUDA 12.6")
+    assert (found.state, found.detail) == ("ok", "Orin (SM87, 8.0 GiB); driver 540.4.0, for CUDA up to 12.6")
 
 
 def test_no_driver_is_not_a_driver_that_is_too_old() -> None:
@@ -90,6 +91,9 @@ def test_a_hidden_gpu_and_a_driver_that_crashes() -> None:
     crashed = look(doctor_gpu.probe_gpu, pythons={"probe_driver": CRASH})
     assert crashed.state == "broken"
     assert "SIGSEGV" in crashed.detail
+    damaged = look(doctor_gpu.probe_gpu, pythons={"probe_driver": Answer({**NONE, "detail": "invalid ELF header"})})
+    assert damaged.state == "broken"
+    assert "invalid ELF header" in damaged.detail
 
 
 @pytest.mark.parametrize(
@@ -155,6 +159,8 @@ def test_opencv_codecs_memory() -> None:
     cv2 = Answer({"version": "4.8.0", "gstreamer": False})
     jetson = {"/etc/nv_tegra_release": "R36"}
     assert "use JetPack's" in look(doctor_software.probe_opencv, pythons={"'cv2'": cv2}, files=jetson).fix
+    old = Answer(None, "ImportError: numpy.core.multiarray failed to import")
+    assert 'pip install "numpy<2"' in look(doctor_software.probe_opencv, pythons={"'cv2'": old}).fix
     no_x264 = Answer({"version": "18", "decode": ["h264"], "encode": []})
     assert look(doctor_software.probe_codecs, pythons={"av.Codec": no_x264}).state == "warning"
     low = {"/proc/meminfo": "MemTotal: 8000000 kB\nMemAvailable: 500000 kB\n"}

@@ -20,6 +20,7 @@ from derain.runtime.backends import choose, tensorrt_gpu
 from derain.runtime.backends.engine_api import PlanError
 from derain.runtime.device import load_on_device, stream_handle
 from derain.runtime.engine import store
+from derain.runtime.engine.kernels import KernelStore
 from derain.runtime.engine.record import engine_card, read_record, record_path, write_record
 
 rtx = pytest.importorskip("tensorrt_rtx")
@@ -41,7 +42,8 @@ class Machine:
         self.refuse: list[bytes] = []
         self.function = network
 
-    def engine(self, _toolkit: Any, plan: bytes) -> FakeEngine:
+    def engine(self, _toolkit: Any, plan: bytes, kernels: KernelStore | None) -> FakeEngine:
+        assert kernels is not None  # it is TensorRT-RTX, which compiles them
         if plan in self.refuse:
             raise PlanError("TensorRT-RTX refuses the engine: version tag does not match")
         assert plan[:4] == b"vtrt"  # a real plan of the real builder
@@ -156,6 +158,29 @@ def test_an_engine_beside_the_model_is_used_and_a_damaged_one_is_healed(
     assert "another checksum" in caplog.text
 
 
+def test_an_engine_of_trtexec_beside_a_model_that_was_trained_on_is_not_used(
+    machine: Machine, path: Path, builds: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    with derain.load(path, backend="tensorrt-rtx"):
+        pass
+    (cached,) = (path.parent / "cache").glob("*.engine")
+    beside = path.with_suffix(".engine")
+    cached.rename(beside)
+    ours = read_record(cached)
+    changes = {"key": None, "made_by": "trtexec", "onnx_sha256": ours.model_sha256}
+    write_record(beside, ours.model_copy(update={**changes, "toolkit": f"tensorrt-rtx {rtx.__version__}"}))
+    with derain.load(path, backend="tensorrt-rtx"):
+        assert len(builds) == 1
+    save_model(path, blur=False, card=card_of(profile=SIZES))
+    machine.function = lambda values: {
+        "derained": np.round(values * np.array([1, 1, 0.75])).astype(np.uint8),
+        "attention": (np.round(values * np.array([1, 1, 0.75])).mean(-1) / 255).astype(np.float32),
+    }
+    with derain.load(path, backend="tensorrt-rtx"):
+        assert len(builds) == 2
+    assert "was built from another model file" in caplog.text
+
+
 def test_an_engine_of_another_gpu_without_its_model_is_an_error(machine: Machine, path: Path) -> None:
     with derain.load(path, backend="tensorrt-rtx"):
         pass
@@ -176,11 +201,11 @@ def test_a_plan_that_tensorrt_refuses_is_built_again(
         pass
     real, refused = machine.engine, [True]
 
-    def once(toolkit: Any, plan: bytes) -> FakeEngine:
+    def once(toolkit: Any, plan: bytes, kernels: KernelStore | None) -> FakeEngine:
         if refused:
             refused.pop()
             raise PlanError("TensorRT-RTX refuses the engine: version tag does not match")
-        return real(toolkit, plan)
+        return real(toolkit, plan, kernels)
 
     monkeypatch.setattr(tensorrt_gpu, "TensorRtEngine", once)
     with derain.load(path, backend="tensorrt-rtx") as model:

@@ -15,12 +15,12 @@ from onnx import TensorProto, helper
 from standin import card_of, save_model
 from typer.testing import CliRunner
 
-from derain.card import Port, Profile
+from derain.card import Port, Precision, Profile
 from derain.cli import app
 from derain.errors import BackendError, MissingDependencyError, UsageError
 from derain.runtime.engine import toolkit as toolkit_module
 from derain.runtime.engine.build import Built, build_plan
-from derain.runtime.engine.driver import Driver, ask_driver
+from derain.runtime.engine.driver import Driver, ask_driver, kernel_module_version
 from derain.runtime.engine.options import BuildOptions
 from derain.runtime.engine.progress import PhaseTree
 from derain.runtime.engine.record import read_model_card, read_plan, read_record
@@ -109,7 +109,7 @@ def test_the_parsers_reason_comes_through(tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"capabilities": ("SM87",)}, r"knows no compute capability 'SM87'.*Orin \(SM87\) and Thor"),
-        ({"dla_core": 0}, "finds 0 deep learning accelerators"),
+        ({"dla_core": 0}, "--dla was given with a model in float32"),
         ({"version_compatible": True}, "--version-compatible was given with TensorRT-RTX"),
         ({"hardware_compatible": True}, "--hardware-compatible was given"),
     ],
@@ -117,6 +117,15 @@ def test_the_parsers_reason_comes_through(tmp_path: Path) -> None:
 def test_options_it_does_not_have(path: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         build(path, SM86.model_copy(update=options))
+
+
+def test_accelerators_are_counted_by_tensorrt(tmp_path: Path) -> None:
+    one = Profile(min=(1, 48, 64), opt=(1, 48, 64), max=(1, 48, 64))
+    card = card_of(profile=one, precision=Precision(kind="float16"))
+    path = save_model(tmp_path / "fixed.onnx", card=card)
+    options = BuildOptions(profile=one, capabilities=("SM86",), dla_core=0)
+    with pytest.raises(UsageError, match="finds 0 deep learning accelerators"):
+        build_plan(path.read_bytes(), card, options, import_toolkit("tensorrt-rtx"))
 
 
 def derain(*arguments: str) -> Any:
@@ -236,15 +245,35 @@ def test_a_driver_is_asked_for_everything_once() -> None:
 
 def test_no_driver_is_told_from_one_that_is_too_old() -> None:
     def none(name: str) -> Any:
-        raise OSError(f"{name}: cannot open shared object file")
+        raise OSError(f"{name}: cannot open shared object file: No such file or directory")
 
-    assert ask_driver(none).problem == "there is no NVIDIA driver here (libcuda.so.1: cannot open shared object file)"
+    def damaged(name: str) -> Any:
+        raise OSError(f"{name}: invalid ELF header")
+
+    assert ask_driver(none).problem == "there is no NVIDIA driver here"
+    assert ask_driver(damaged).problem == "there is no NVIDIA driver here (libcuda.so.1: invalid ELF header)"
     old = ask_driver(lambda name: Library())
     assert old.too_old_for((12, 9)) is None
     assert old.too_old_for((13, 0)) == (
         "the driver supports CUDA 12.6, older than the CUDA 13.0 runtime that is installed"
     )
     assert ask_driver(none).too_old_for((13, 0)) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        ("NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.183.01  Sun May 12 19:39:15 UTC 2024\n", "535.183.01"),
+        (
+            "NVRM version: NVIDIA UNIX Open Kernel Module for aarch64  540.4.0  Release Build  (buildbrain@)\n",
+            "540.4.0",
+        ),
+        ("GCC version:  gcc version 12.3.0\n", None),
+        ("", None),
+    ],
+)
+def test_the_kernel_module_tells_the_drivers_version(text: str, version: str | None) -> None:
+    assert kernel_module_version(text) == version
 
 
 @pytest.mark.parametrize(

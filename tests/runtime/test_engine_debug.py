@@ -15,11 +15,20 @@ from onnx import TensorProto, helper
 from standin import card_of, save_model
 from typer.testing import CliRunner
 
-from derain.card import CARD_KEY
+from derain.card import CARD_KEY, Profile, read_card
 from derain.cli import app
 from derain.errors import UsageError
-from derain.runtime.debug_commands import _MAIN, compare_arguments, convert_arguments, loader_script
+from derain.models import resolve, shipped
+from derain.runtime.debug_commands import (
+    _MAIN,
+    compare_arguments,
+    convert_arguments,
+    fixed_model,
+    loader_script,
+    refusal,
+)
 from derain.runtime.engine.driver import probe_driver
+from derain.runtime.engine.toolkit import import_toolkit
 
 pytest.importorskip("polygraphy")
 NO_GPU = pytest.mark.skipif(probe_driver().usable, reason="written for a machine without a GPU")
@@ -32,13 +41,13 @@ def derain(*arguments: str) -> Any:
 def refused_model(path: Path) -> Path:
     """Seven nodes, of which TensorRT refuses one: it has no Transpose of uint8."""
     nodes = [
-        helper.make_node("Cast", ["frame"], ["f"], "cast", to=TensorProto.FLOAT),
-        helper.make_node("Relu", ["f"], ["r"], "relu"),
-        helper.make_node("Cast", ["r"], ["u"], "back", to=TensorProto.UINT8),
-        helper.make_node("Transpose", ["u"], ["t"], "turn", perm=[0, 3, 1, 2]),
-        helper.make_node("Cast", ["t"], ["g"], "again", to=TensorProto.FLOAT),
-        helper.make_node("Sigmoid", ["g"], ["s"], "sigmoid"),
-        helper.make_node("Abs", ["s"], ["derained"], "abs"),
+        helper.make_node("Cast", ["frame"], ["f"], "body/cast", to=TensorProto.FLOAT),
+        helper.make_node("Relu", ["f"], ["r"], "body/relu"),
+        helper.make_node("Cast", ["r"], ["u"], "body/back", to=TensorProto.UINT8),
+        helper.make_node("Transpose", ["u"], ["t"], "body/turn", perm=[0, 3, 1, 2]),
+        helper.make_node("Cast", ["t"], ["g"], "body/again", to=TensorProto.FLOAT),
+        helper.make_node("Sigmoid", ["g"], ["s"], "body/sigmoid"),
+        helper.make_node("Abs", ["s"], ["derained"], "body/abs"),
     ]
     frame = helper.make_tensor_value_info("frame", TensorProto.UINT8, ["B", "H", "W", 3])
     clean = helper.make_tensor_value_info("derained", TensorProto.FLOAT, ["B", 3, "H", "W"])
@@ -57,12 +66,25 @@ def test_a_refused_model_is_cut_down(tmp_path: Path) -> None:
     path, reduced = refused_model(tmp_path / "bad.onnx"), tmp_path / "reduced.onnx"
     result = derain("reduce", str(path), "-o", str(reduced), "--for", "SM86")
     assert result.exit_code == 0, result.output
-    assert "turn" in [node.name for node in onnx.load(str(reduced)).graph.node]
+    assert "body/turn" in [node.name for node in onnx.load(str(reduced)).graph.node]
     assert len(onnx.load(str(reduced)).graph.node) <= 3
-    good = save_model(tmp_path / "good.onnx", card=card_of(profile=SIZES))
-    result = derain("reduce", str(good), "-o", str(reduced), "--for", "SM86")
+    assert "refuses layer 'body/" in result.stderr
+
+
+@NO_GPU
+@pytest.mark.parametrize("name", sorted(shipped()))
+def test_models_that_build_are_not_cut_down(name: str, tmp_path: Path) -> None:
+    """Fixing a shipped model's sizes must not break it: its padding is computed from the frame's size."""
+    pytest.importorskip("tensorrt_rtx")
+    pytest.importorskip("onnx_graphsurgeon")
+    result = derain("reduce", name, "-o", str(tmp_path / "reduced.onnx"), "--for", "SM86")
     assert result.exit_code == 2
     assert "there is nothing to reduce" in result.stderr
+    path = resolve(name)
+    fixed = tmp_path / "fixed.onnx"
+    fixed.write_bytes(fixed_model(path, read_card(path), (1, 45, 62)))
+    card = read_card(path).model_copy(update={"profile": Profile(min=(1, 45, 62), opt=(1, 45, 62), max=(1, 45, 62))})
+    assert refusal(fixed, card, import_toolkit("tensorrt-rtx"), "SM86") == ""
 
 
 def test_polygraphy_takes_the_comparison(tmp_path: Path) -> None:

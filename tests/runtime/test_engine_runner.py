@@ -145,6 +145,15 @@ def test_without_graphs(cuda: FakeCuda) -> None:
     assert "begin_capture" not in cuda.calls
 
 
+def test_an_engine_that_no_graph_can_hold_runs_without_one(cuda: FakeCuda) -> None:
+    runner = DeviceRunner(cuda, FakeEngine(cuda, capturable=False))
+    for seed in range(4):
+        out = room(frame(seed))
+        runner.infer({"frame": frame(seed)}, out)
+        check(out, frame(seed))
+    assert "begin_capture" not in cuda.calls
+
+
 # ---- the fake device catches what a real one would answer with wrong pictures --------------------------------------
 
 

@@ -17,6 +17,8 @@ from typer.testing import CliRunner
 from derain.card import Profile
 from derain.cli import app
 from derain.errors import ModelFileError
+from derain.files import file_sha256
+from derain.models import resolve
 from derain.runtime.engine.options import BuildOptions
 from derain.runtime.engine.record import engine_card, read_plan, read_record
 from derain.runtime.engine.script import bench_script, build_script
@@ -95,6 +97,7 @@ def test_every_version_takes_the_options_and_derain_knows_the_engine(version: st
     assert record.made_by == "trtexec"
     assert record.toolkit == f"tensorrt {version} or newer"
     assert read_plan(engine, record) == engine.read_bytes()
+    assert record.onnx_sha256 == file_sha256(tmp_path / "edge.onnx")
     assert engine_card(engine).profile == DYNAMIC
     result = run(bench, tmp_path, PATH=path)
     assert result.returncode == 0, result.stderr + result.stdout
@@ -136,7 +139,10 @@ def test_the_scripts_without_derain_name_the_model_for_its_card(tmp_path: Path) 
         engine_card(engine)
 
 
-@pytest.mark.parametrize(("banner", "core", "problem"), [("100300", "0", None), ("110100", "0", "no deep learning")])
+@pytest.mark.parametrize(
+    ("banner", "core", "problem"),
+    [("100300", "0", None), ("101303", "0", "no deep learning"), ("110100", "0", "no deep learning")],
+)
 def test_deep_learning_accelerators(tmp_path: Path, banner: str, core: str, problem: str | None) -> None:
     flags = next(flags for flags, known in VERSIONS.values() if known == banner)
     trtexec = install(tmp_path / "bin", flags, banner)
@@ -207,6 +213,11 @@ def test_derain_build_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert "MAX_SHAPES=frame:1x720x1280x3" in script.read_text()
     assert os.access(script, os.X_OK)
     assert (tmp_path / "edge-bench.sh").is_file()
+    result = CliRunner().invoke(app, ["build", "nano", "--script"])
+    assert str(resolve("nano")) in result.output  # where the model to copy lies
+    result = CliRunner().invoke(app, ["build", "edge.onnx", "--script", "--dla", "0"])
+    assert result.exit_code == 2
+    assert "a model in float32" in result.stderr
     result = CliRunner().invoke(app, ["build", "edge.onnx", "--script", "-o", "edge.txt"])
     assert result.exit_code == 2
 

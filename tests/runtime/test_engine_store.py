@@ -17,13 +17,22 @@ from standin import card_of, save_model
 
 from derain.card import Precision, Profile
 from derain.errors import BackendError, ModelFileError, UsageError
+from derain.files import file_sha256
+from derain.models import resolve
 from derain.runtime.engine import record as record_module
 from derain.runtime.engine import store
 from derain.runtime.engine.build import Built
 from derain.runtime.engine.key import machine_differences, make_key
 from derain.runtime.engine.lock import exclusive
-from derain.runtime.engine.options import BuildOptions, narrowed_profile, parse_size
-from derain.runtime.engine.record import SelfTest, read_model_card, read_record, record_path, write_record
+from derain.runtime.engine.options import BuildOptions, narrowed_profile, parse_size, require_dla_fits
+from derain.runtime.engine.record import (
+    SelfTest,
+    engine_onnx,
+    read_model_card,
+    read_record,
+    record_path,
+    write_record,
+)
 from derain.runtime.engine.store import cache_folder, cache_path, look, obtain
 
 __all__ = ["builds"]
@@ -46,9 +55,11 @@ CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"toolkit": toolkit("10.13.3")}, r"built with tensorrt 10\.3\.0, and this machine has 10\.13\.3"),
     ({"driver": driver("Thor", (11, 0))}, r"built on Orin \(SM87\), and this machine has Thor \(SM110\)"),
     ({"driver": driver(cuda=(13, 0))}, r"a driver for CUDA 12\.6, and this one is for 13\.0"),
+    ({"driver": driver(version="560.1")}, r"built with driver 540\.4\.0, and this machine has 560\.1"),
     ({"options": BuildOptions(profile=NARROW)}, r"takes frames from 16x16 to 128x96.*frames of 64x48 are asked for"),
-    ({"options": BuildOptions(profile=SIZES, optimization_level=5)}, "optimization_level was 3, and is to be 5"),
-    ({"options": BuildOptions(profile=SIZES, dla_core=0)}, "dla_core was None, and is to be 0"),
+    ({"options": BuildOptions(profile=SIZES, optimization_level=5)}, "optimization level was 3, and is to be 5"),
+    ({"options": BuildOptions(profile=SIZES, dla_core=0)}, "dla core was none, and is to be 0"),
+    ({"options": BuildOptions(profile=SIZES, version_compatible=True)}, "version compatible was off, and is to be on"),
     ({"card": card_of(profile=SIZES, precision=Precision(kind="float16"))}, "computes in float32.*asks for float16"),
 ]
 
@@ -72,6 +83,54 @@ def test_a_changed_model_is_noticed(builds: Builds, tmp_path: Path) -> None:
     save_model(path, blur=False, card=card_of(profile=SIZES))
     assert obtain(request(path, said), engine).built
     assert "the model file has changed" in said[0]
+
+
+def test_every_part_of_the_key_tells_engines_apart() -> None:
+    """The key: the model's bytes, precision, sizes, each option, TensorRT, GPU, compute capability, CUDA, driver."""
+
+    def key(
+        onnx: bytes = b"onnx", machine: Any = None, tools: Any = None, kind: Any = "float32", **options: Any
+    ) -> Any:
+        card = card_of(precision=Precision(kind=kind))
+        return make_key(
+            onnx, card, BuildOptions(**{"profile": SIZES, **options}), tools or toolkit(), machine or driver()
+        )
+
+    others = [
+        key(b"other"),
+        key(kind="int8"),
+        key(profile=NARROW),
+        key(workspace_mib=64),
+        key(optimization_level=4),
+        key(dla_core=0),
+        key(hardware_compatible=True),
+        key(version_compatible=True),
+        key(capabilities=("SM86",)),
+        key(tools=toolkit("10.3.1")),
+        key(tools=toolkit(name="tensorrt-rtx")),
+        key(machine=driver("Thor")),
+        key(machine=driver(capability=(8, 9))),
+        key(machine=driver(cuda=(12, 7))),
+        key(machine=driver(version="541.0")),
+    ]
+    assert len({key().digest, *(other.digest for other in others)}) == len(others) + 1
+    tried = {
+        name
+        for other in others
+        for name in BuildOptions.model_fields
+        if getattr(other.options, name) != getattr(key().options, name)
+    }
+    assert tried == set(BuildOptions.model_fields)
+    assert key() == key()
+
+
+def test_a_record_of_before_drivers_were_noted_is_still_good(builds: Builds, tmp_path: Path) -> None:
+    path, engine = model(tmp_path), tmp_path / "edge.engine"
+    obtain(request(path), engine)
+    document = json.loads(record_path(engine).read_text())
+    del document["key"]["driver"]
+    record_path(engine).write_text(json.dumps(document))
+    assert not obtain(request(path), engine).built
 
 
 def damage_cut(engine: Path) -> None:
@@ -266,6 +325,19 @@ def test_compatible_engines_cross_machines_as_far_as_they_say() -> None:
     assert machine_differences(key(), toolkit("10.13.3", "tensorrt-rtx"), driver("A100", (8, 0)))
 
 
+def test_the_model_of_an_engine_is_found_beside_it_or_among_those_that_ship(builds: Builds, tmp_path: Path) -> None:
+    path, engine = model(tmp_path), tmp_path / "edge.engine"
+    record = obtain(request(path), engine).record
+    assert engine_onnx(engine, record) == path
+    save_model(path, blur=False, card=card_of(profile=SIZES))
+    assert engine_onnx(engine, record) is None  # no longer the same model
+    ours = resolve("nano")
+    by_name = record.model_copy(update={"key": None, "onnx": "nano.onnx", "onnx_sha256": file_sha256(ours)})
+    assert engine_onnx(engine, by_name) == ours
+    other = by_name.model_copy(update={"onnx_sha256": "0" * 64})
+    assert engine_onnx(engine, other) is None
+
+
 @pytest.mark.parametrize(
     ("built", "here", "fits"),
     [
@@ -334,3 +406,25 @@ def test_profiles() -> None:
         narrowed_profile(NARROW, size="32x32")
     with pytest.raises(UsageError, match="--size alone"):
         narrowed_profile(SIZES, size="32x32", maximum="64x64")
+    with pytest.raises(UsageError, match="--size is '640'"):
+        narrowed_profile(SIZES, size="640")
+
+
+@pytest.mark.parametrize(
+    ("kind", "profile", "problem"),
+    [
+        ("float16", NARROW, None),
+        ("int8", NARROW, None),
+        ("float32", NARROW, "--dla was given with a model in float32.*--fp16"),
+        ("float16", SIZES, "--dla was given with several sizes"),
+    ],
+)
+def test_what_an_accelerator_can_take(kind: Any, profile: Profile, problem: str | None) -> None:
+    card = card_of(profile=SIZES, precision=Precision(kind=kind))
+    require_dla_fits(card, BuildOptions(profile=profile))
+    options = BuildOptions(profile=profile, dla_core=0)
+    if problem is None:
+        require_dla_fits(card, options)
+    else:
+        with pytest.raises(UsageError, match=problem):
+            require_dla_fits(card, options)
