@@ -5,7 +5,9 @@
 #   make test-full             all tests; the result is kept in docs/test-full.txt
 #   make lint                  style and types only
 #   make native                build libderain into build/native and run its tests
-#   make bench [FRAMES=200]    measure this machine for docs/benchmarks/README.md; leave it alone meanwhile
+#   make bench [MINUTES=15]    measure this machine for docs/benchmarks/README.md; leave it alone meanwhile. What was
+#                              interrupted is taken up; AGAIN=1 measures all anew; PRENET=DIR, a checkout of
+#                              github.com/csdwren/PReNet, is timed beside; FRAMES=200 of each candidate
 #   make clean                 remove $(VENV) and build products
 #
 # PYTHON       the interpreter to build $(VENV) with, 3.10 to 3.13
@@ -21,6 +23,9 @@ PYTHON ?= python3
 VENV ?= .venv
 INPUT ?=
 FRAMES ?= 200
+MINUTES ?= 15
+AGAIN ?=
+PRENET ?=
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 BIN := $(VENV)/bin
@@ -82,7 +87,8 @@ native: $(VENV)/.dev $(VENV)/.system
 
 # Results go to docs/benchmarks/results, and the page is written from them: commit both.
 bench: $(VENV)/.dev
-	$(BIN)/python docs/benchmarks/make_page.py --frames $(FRAMES)
+	$(BIN)/python docs/benchmarks/make_page.py --frames $(FRAMES) --minutes $(MINUTES) \
+	  $(if $(AGAIN),--again) $(if $(PRENET),--prenet "$(PRENET)")
 
 clean:
 	rm -rf "$(VENV)" build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache derain-demo

@@ -36,6 +36,9 @@ def bench(
     ] = None,
     size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT of the frames.", show_default="1280x720")] = None,
     frames: Annotated[int, typer.Option(help="Frames to time, of each model and backend.")] = 200,
+    seconds: Annotated[
+        float | None, typer.Option(help="End each part after so long, with fewer frames then.", show_default="no limit")
+    ] = None,
     warmup: Annotated[int, typer.Option(help="Least frames before them; goes on until times are steady.")] = 20,
     batch: Annotated[str | None, typer.Option(help="Also time inference alone in batches, such as 1,2,4.")] = None,
     streams: Annotated[str | None, typer.Option(help="Also run several streams at once, such as 1,2,4,8.")] = None,
@@ -85,6 +88,7 @@ def bench(
         threads=threads or (None,),
         size=None if shape is None else (shape[2], shape[1]),
         frames=frames,
+        seconds=seconds,
         warm_up=warmup,
         tile=tile,
         batches=_counts(batch, "--batch"),
@@ -156,7 +160,10 @@ def _compare(first: Path, second: Path, limit: float | None, console: Console) -
     results = read_result(first), read_result(second)
     compared = compare(*results)
     forbidding, explaining = differences(*results)
-    print_comparison(compared, forbidding, explaining, console)
+    warned = [
+        f"{path}: {text}" for path, result in zip((first, second), results, strict=True) for text in result.warnings
+    ]
+    print_comparison(compared, forbidding, explaining, warned, console)
     if limit is None:
         return
     if forbidding:

@@ -203,6 +203,7 @@ def _end_to_end(video: Path, times: VideoTime) -> EndToEnd:
         frames=times.frames,
         seconds=times.seconds,
         frames_per_second=times.frames / times.seconds,
+        peak_bytes=known(times.peak_bytes, "the system does not tell: no /proc/self/status"),
         stages={name: stage(found) for name, found in times.stages.items()},
     )
 

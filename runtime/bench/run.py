@@ -20,7 +20,7 @@ from derain.runtime.bench.energy import Meter, find_meters
 from derain.runtime.bench.machine import CpuUse, describe_machine, look
 from derain.runtime.bench.report import LEAST_FRAMES, Answers, candidate, runs_on_gpu, warnings
 from derain.runtime.bench.schema import BenchResult, Energy
-from derain.runtime.bench.sequence import WarmUp, interleave, warm_up
+from derain.runtime.bench.sequence import WarmUp, interleave, time_is_up, warm_up
 from derain.runtime.bench.subject import Opened, Spec, Timing, Usage
 from derain.runtime.bench.sweeps import BatchTime, StreamsTime, VideoTime
 from derain.runtime.bench.worker import Remote
@@ -46,6 +46,7 @@ class BenchOptions:
         backends: names, or ``auto``.
         threads: None for the physical cores.
         size: width and height; None for 1280 x 720, or for the video's.
+        seconds: frames, batches and streams are each ended after so long, with fewer frames then; None for no limit.
         warm_up: least frames before the first that counts.
         tile: largest side of tiles; None for whole frames.
         batches, streams: sizes of the sweeps; empty for none.
@@ -58,6 +59,7 @@ class BenchOptions:
     threads: Sequence[int | None] = (None,)
     size: tuple[int, int] | None = None
     frames: int = LEAST_FRAMES
+    seconds: float | None = None
     warm_up: int = 20
     tile: int | None = None
     batches: Sequence[int] = ()
@@ -80,7 +82,7 @@ class Measured(Protocol):
 
     def run_batch(self, size: int) -> BatchTime: ...
 
-    def run_streams(self, streams: int, frames: int) -> StreamsTime: ...
+    def run_streams(self, streams: int, frames: int, seconds: float | None) -> StreamsTime: ...
 
     def run_video(self, path: Path) -> VideoTime: ...
 
@@ -146,7 +148,7 @@ def run_bench(
         machine=machine,
         before=before,
         after=after,
-        warnings=warnings(options.frames, machine, before, after),
+        warnings=warnings(len(timings[0]), machine, before, after),
         candidates=[candidate(spec, answer, no_meter) for spec, answer in zip(specs, answers, strict=True)],
     )
 
@@ -161,6 +163,8 @@ def plan_candidates(options: BenchOptions) -> list[Spec]:
         raise UsageError(
             f"--frames is {options.frames}", expected=f"1 or more; {LEAST_FRAMES} tell the 99th percentile"
         )
+    if options.seconds is not None and not options.seconds > 0:
+        raise UsageError(f"--seconds is {options.seconds:g}", expected="above 0")
     if options.warm_up < 0:
         raise UsageError(f"--warmup is {options.warm_up}", expected="0 or more")
     for name, counts in (("--threads", options.threads), ("--batch", options.batches), ("--streams", options.streams)):
@@ -224,7 +228,10 @@ def _interleaved(
         done += 1
         progress("measuring", done, total)
 
-    return interleave([subject.run for subject in subjects], options.frames, options.seed, advance=advance)
+    enough = time_is_up(options.seconds)
+    return interleave(
+        [subject.run for subject in subjects], options.frames, options.seed, advance=advance, enough=enough
+    )
 
 
 def _energy(subject: Measured, meters: list[Meter]) -> list[Energy]:
@@ -261,14 +268,15 @@ def _sweep(
         interleave(calls, 2, options.seed)  # to warm up
         # As many frames as before, at least 20 calls of each size.
         rounds = max(20, options.frames // max(options.batches)) if options.frames >= LEAST_FRAMES else options.frames
-        times = interleave(calls, rounds, options.seed)
+        times = interleave(calls, rounds, options.seed, enough=time_is_up(options.seconds))
         for place, answer in enumerate(answers):
             own = times[place * len(options.batches) : (place + 1) * len(options.batches)]
             answer.batches = dict(zip(options.batches, own, strict=True))
+    limit = None if options.seconds is None else options.seconds / max(1, len(options.streams) * len(subjects))
     for number, streams in enumerate(options.streams):
         progress(f"{streams} streams", number, len(options.streams))
         for subject, answer in zip(subjects, answers, strict=True):
-            answer.streams.append(subject.run_streams(streams, options.frames))
+            answer.streams.append(subject.run_streams(streams, options.frames, limit))
     if options.video is not None:
         for place, (subject, answer) in enumerate(zip(subjects, answers, strict=True)):
             progress("end to end", place, len(subjects))

@@ -158,6 +158,9 @@ class EndToEnd(_Part):
     frames: int = Field(ge=1)
     seconds: float = Field(gt=0)
     frames_per_second: float = Field(ge=0)
+    peak_bytes: Reading | None = Field(
+        default=None, description="largest resident set of the process, after the file; None in results of before"
+    )
     stages: dict[Text, StepTime]
 
 

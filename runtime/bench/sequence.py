@@ -36,12 +36,14 @@ def interleave(
     *,
     rest: Callable[[float], None] = time.sleep,
     advance: Callable[[], None] = lambda: None,
+    enough: Callable[[], bool] = lambda: False,
 ) -> list[list[T]]:
     """Call every action once in each round, in a seeded random order.
 
     Args:
         rest: waits before each action where there are several; called with seconds.
         advance: called after each action.
+        enough: asked after each round; no further one is begun once it says so.
 
     Returns:
         For each action its results in the order of the rounds: entries of one index belong to one round.
@@ -56,7 +58,15 @@ def interleave(
                 rest(SETTLE_SECONDS)
             results[place].append(actions[place]())
             advance()
+        if enough():
+            break
     return results
+
+
+def time_is_up(seconds: float | None, now: Callable[[], float] = time.perf_counter) -> Callable[[], bool]:
+    """For :func:`interleave`: whether so many seconds, from now on, are over; never where there is no limit."""
+    begin = now()
+    return lambda: seconds is not None and now() - begin >= seconds
 
 
 def warm_up(run: Callable[[], float], least: int) -> WarmUp:

@@ -167,19 +167,20 @@ class Subject:
             return BatchTime(None, str(error)[:400])
         return BatchTime(time.perf_counter() - begin, "")
 
-    def run_streams(self, streams: int, frames: int) -> StreamsTime:
-        """Several streams through the live pipeline, until ``frames`` were delivered in all."""
+    def run_streams(self, streams: int, frames: int, seconds: float | None) -> StreamsTime:
+        """Several streams through the live pipeline, until ``frames`` were delivered in all or the time is over."""
         assert self._model is not None
-        return run_streams(self._model, self._frames, streams, frames)
+        return run_streams(self._model, self._frames, streams, frames, seconds)
 
     def run_video(self, path: Path) -> VideoTime:
-        """The whole file decoded, derained and encoded.
+        """The whole file decoded, derained and encoded; with the largest resident set of the process so far.
 
         Raises:
             MediaError: it cannot be read.
         """
         assert self._model is not None
-        return run_video(self._model, path)
+        times = run_video(self._model, path)
+        return times._replace(peak_bytes=read_memory("VmHWM"))
 
     def usage(self) -> Usage:
         """Memory and CPU time of the process so far."""

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import NamedTuple
 
 from derain.errors import BackendError
+from derain.runtime.bench.sequence import time_is_up
 from derain.runtime.job import Job, run_job
 from derain.runtime.live.run import LiveRun
 from derain.runtime.live.stream import StreamSpec
@@ -51,13 +52,17 @@ class VideoTime(NamedTuple):
     frames: int
     seconds: float
     stages: dict[str, StageTime]
+    peak_bytes: int | None = None
 
 
-def run_streams(model: Derainer, frames: Sequence[Picture], streams: int, wanted: int) -> StreamsTime:
+def run_streams(
+    model: Derainer, frames: Sequence[Picture], streams: int, wanted: int, seconds: float | None = None
+) -> StreamsTime:
     """Run ``streams`` sources that always have a frame through one model, as ``derain run`` does.
 
     Args:
         wanted: frames delivered in all, after which everything stops.
+        seconds: it stops after so long too, once a frame was delivered; None for no limit.
 
     Raises:
         BackendError: a stream failed.
@@ -81,9 +86,10 @@ def run_streams(model: Derainer, frames: Sequence[Picture], streams: int, wanted
     ]
     run = LiveRun(specs)
     run.start()
+    enough = time_is_up(seconds)
     try:
         while not tally.full.wait(_PATIENCE_SECONDS):
-            if any(report.state == "failed" for report in run.reports()):
+            if any(report.state == "failed" for report in run.reports()) or (enough() and sum(tally.counts)):
                 break
         reports = run.reports()
     finally:

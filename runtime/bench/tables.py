@@ -10,7 +10,7 @@ from rich.table import Table
 
 from derain.runtime.bench.compare import Compared
 from derain.runtime.bench.figures import Change, change
-from derain.runtime.bench.schema import BenchResult, Candidate, Conditions, Reading, StepTime
+from derain.runtime.bench.schema import BenchResult, Candidate, Conditions, Machine, Reading, StepTime
 
 _STEPS = ("copy_in", "pre", "inference", "post", "copy_out")
 
@@ -36,29 +36,46 @@ def print_result(result: BenchResult, console: Console) -> None:
     _print_split(result.candidates, console)
     _print_start(result.candidates, console)
     _print_sweeps(result.candidates, console)
-    for line in machine_lines(result):
+    for line in machine_lines(result.machine, result.before, result.after):
         console.print(line)
     for warning in result.warnings:
         console.print(f"Warning: {warning}", style="yellow")
 
 
 def print_comparison(
-    compared: Sequence[Compared], forbidding: list[str], explaining: list[str], console: Console
+    compared: Sequence[Compared],
+    forbidding: Sequence[str],
+    explaining: Sequence[str],
+    warned: Sequence[str],
+    console: Console,
 ) -> None:
-    """The change of each median with its interval, and what besides the code is different."""
-    table = _table("first to second", "", "p50 ms", "change", "95 % interval", "", "p99 ms", "peak MiB")
+    """The change of each median with its interval, and what besides the code is different.
+
+    Args:
+        forbidding, explaining: of :func:`derain.runtime.bench.compare.differences`.
+        warned: what the results themselves warn of.
+    """
+    table = _table("median, first to second", "", "p50 ms", "change", "95 % interval")
+    rest = _table("tail and memory", "", "p99 ms", "peak MiB")
     for item in compared:
         found = item.change
         table.add_row(
             item.first.label,
-            f"{item.first.latency.p50:.2f} to {item.second.latency.p50:.2f}",
+            f"{_ms(item.first.latency.p50)} to {_ms(item.second.latency.p50)}",
             "" if found is None else f"{found.ratio:+.1%}",
             "" if found is None else f"{found.low:+.1%} to {found.high:+.1%}",
-            item.verdict,
-            f"{item.first.latency.p99:.1f} to {item.second.latency.p99:.1f}",
+        )
+        rest.add_row(
+            item.first.label,
+            f"{_ms(item.first.latency.p99)} to {_ms(item.second.latency.p99)}",
             f"{_mebibytes(item.first.memory.peak_bytes)} to {_mebibytes(item.second.memory.peak_bytes)}",
         )
     console.print(table)
+    for item in compared:
+        console.print(f"{item.first.label}: {item.verdict}")
+    console.print(rest)
+    for text in warned:
+        console.print(f"Warning: {text}", style="yellow")
     for text in forbidding:
         console.print(f"Warning: not the same in both: {text}: the change says nothing about the code", style="yellow")
     for text in explaining:
@@ -69,16 +86,15 @@ def print_comparison(
     )
 
 
-def machine_lines(result: BenchResult) -> list[str]:
-    """The machine and its state in a few lines; what could not be read is left to the JSON."""
-    if result.machine is None or result.before is None or result.after is None:
+def machine_lines(machine: Machine | None, first: Conditions | None, last: Conditions | None) -> list[str]:
+    """The machine and its state before and after in a few lines; what could not be read is left to the JSON."""
+    if machine is None or first is None or last is None:
         return ["The machine is not known."]
-    machine = result.machine
     parts = [f"{_told(machine.cpu)} ({machine.architecture}), {_told(machine.cores)} cores, {machine.cpus} CPUs"]
     parts += [str(item.value) for item in (machine.board, machine.gpu) if item.value is not None]
     versions = [f"{name} {item.value}" for name, item in machine.versions.items() if item.value is not None]
-    before, after = _state(result.before), _state(result.after)
-    return [f"{', '.join(parts)}; {machine.system}", ", ".join(versions), f"before: {before}", f"after: {after}"]
+    state = f"before: {_state(first)}", f"after: {_state(last)}"
+    return [f"{', '.join(parts)}; {machine.system}", ", ".join(versions), *state]
 
 
 def _state(state: Conditions) -> str:
@@ -162,6 +178,7 @@ def _print_sweeps(candidates: Sequence[Candidate], console: Console) -> None:
             console.print(
                 f"{candidate.label}, {whole.video} from end to end: {whole.frames_per_second:.2f} frames/s over "
                 f"{whole.frames} frames; ms: {stages}"
+                + ("" if whole.peak_bytes is None else f"; peak {_mebibytes(whole.peak_bytes)} MiB")
             )
 
 

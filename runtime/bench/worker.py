@@ -52,8 +52,8 @@ class Remote:
         answer: BatchTime = self._ask("run_batch", size)
         return answer
 
-    def run_streams(self, streams: int, frames: int) -> StreamsTime:
-        answer: StreamsTime = self._ask("run_streams", streams, frames)
+    def run_streams(self, streams: int, frames: int, seconds: float | None) -> StreamsTime:
+        answer: StreamsTime = self._ask("run_streams", streams, frames, seconds)
         return answer
 
     def run_video(self, path: Path) -> VideoTime:

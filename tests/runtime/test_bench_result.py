@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,7 @@ def invoke(*arguments: object) -> Result:
 
 def test_the_schema_in_the_documentation_is_that_of_the_code() -> None:
     documented = json.loads((ROOT / "docs" / "benchmarks" / "schema.json").read_text(encoding="utf-8"))
-    assert documented == BenchResult.model_json_schema(), "run make bench-page, or write it again"
+    assert documented == BenchResult.model_json_schema(), "run: docs/benchmarks/make_page.py --page-only"
 
 
 def test_a_result_survives_the_file(write: Callable[[str, BenchResult], Path]) -> None:
@@ -160,6 +161,18 @@ def test_a_change_of_ten_per_cent_and_none(write: Callable[[str, BenchResult], P
     assert invoke("--compare", first, second, "--fail-if-slower", "20").exit_code == 0
     assert invoke("--compare", second, first, "--fail-if-slower", "5%").exit_code == 0
     assert invoke("--compare", first, second).exit_code == 0
+
+
+def test_a_comparison_fits_a_terminal_and_tells_what_the_results_warn_of(
+    write: Callable[[str, BenchResult], Path],
+) -> None:
+    first = write("a.json", result(candidate(1), warnings=["the machine was busy"]))
+    second = write("b.json", result(candidate(2)))
+    told = CliRunner().invoke(app, ["bench", "--compare", str(first), str(second)], env={"COLUMNS": "80"})
+    (row,) = [line for line in told.stdout.splitlines() if "%" in line and "onnxruntime" in line]
+    assert re.search(r"edge, onnxruntime, 2 threads +[\d.]+ to [\d.]+ +[+-][\d.]+% +[+-][\d.]+% to [+-][\d.]+%", row)
+    assert "a.json: the machine was busy" in told.stdout
+    assert "b.json:" not in told.stdout
 
 
 def test_what_differs_is_told_and_forbids_a_verdict(write: Callable[[str, BenchResult], Path]) -> None:

@@ -53,8 +53,8 @@ class Pretended:
         self._note(f"batch {size}")
         return BatchTime(None, "too large") if size > 2 else BatchTime(8 * MS * size, "")
 
-    def run_streams(self, streams: int, frames: int) -> StreamsTime:
-        self._note(f"streams {streams}")
+    def run_streams(self, streams: int, frames: int, seconds: float | None) -> StreamsTime:
+        self._note(f"streams {streams}" + ("" if seconds is None else f" for {seconds:g} s"))
         return StreamsTime([frames // streams] * (streams - 1) + [frames // streams // 2], 2.0, 0.1, 0.2)
 
     def run_video(self, path: Path) -> VideoTime:
@@ -146,6 +146,18 @@ def test_sweeps_come_after_the_frames(model: Path) -> None:
     assert any("only 6 frames" in warning for warning in result.warnings)
 
 
+def test_a_limit_of_time_ends_each_part_early(model: Path) -> None:
+    result, log = pretend(model, frames=10**9, warm_up=0, seconds=0.05, batches=(1,), streams=(1, 3))
+    frames = [candidate.latency.frames for candidate in result.candidates]
+    assert frames[0] == frames[1], "whole rounds"
+    assert 1 <= frames[0] < 10**9
+    assert len(result.candidates[0].samples_ms) == frames[0]
+    assert "onnxruntime-1: streams 3 for 0.0125 s" in log
+    assert any(f"only {frames[0]} frames" in warning for warning in result.warnings) == (frames[0] < 200)
+    with pytest.raises(UsageError, match=r"--seconds is 0\. Expected above 0"):
+        pretend(model, seconds=0.0)
+
+
 def test_energy_of_a_frame(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Meter:
         source = "example"
@@ -199,9 +211,11 @@ def test_a_subject_tells_the_graphs_time_from_the_rest(model: Path) -> None:
         assert timing.pre + timing.inference + timing.post == pytest.approx(timing.total)
         assert timing.inference > 0
         assert subject.run_batch(2).seconds
-        streams = subject.run_streams(2, 12)
+        streams = subject.run_streams(2, 12, None)
         assert sum(streams.frames) == 12
         assert streams.seconds > 0
+        short = subject.run_streams(2, 10**9, 0.001)
+        assert 0 < sum(short.frames) < 10**9
 
 
 def test_tiles_have_no_steps(model: Path) -> None:
@@ -255,6 +269,7 @@ def test_the_command(model: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "96x64, 12 frames" in result.stdout
     assert "from end to end" in result.stdout
+    assert "MiB" in result.stdout.partition("from end to end")[2]
     found = read_result(json)
     assert (found.width, found.height) == (96, 64)
     (one,) = found.candidates

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from derain.runtime.bench.sequence import SETTLE_SECONDS, interleave, warm_up
+from derain.runtime.bench.sequence import SETTLE_SECONDS, interleave, time_is_up, warm_up
 
 
 def recorded(calls: list[str], name: str) -> Callable[[], int]:
@@ -43,6 +43,15 @@ def test_results_stay_with_their_action_in_the_order_of_the_rounds() -> None:
     assert results == [[1, 2, 3, 4, 5]] * 2
     assert rests == [SETTLE_SECONDS] * 10
     assert len(done) == 10
+
+
+def test_it_ends_after_the_round_in_which_there_is_enough() -> None:
+    calls: list[str] = []
+    clock = iter([10.0, 11.0, 12.5, 13.0, 99.0])
+    actions = [recorded(calls, name) for name in "ab"]
+    results = interleave(actions, 100, 0, rest=lambda _: None, enough=time_is_up(3.0, lambda: next(clock)))
+    assert results == [[1, 2, 3]] * 2
+    assert not time_is_up(None)()
 
 
 def test_one_alone_does_not_rest() -> None:
