@@ -55,6 +55,9 @@ def build(
     script: Annotated[
         bool, typer.Option("--script", help="Write a trtexec shell script for another machine instead.")
     ] = False,
+    adopt: Annotated[
+        Path | None, typer.Option(help="Instead: the record of an engine of MODEL that trtexec built by hand.")
+    ] = None,
 ) -> None:
     """Build a TensorRT engine, check it against ONNX Runtime, and record what it is for.
 
@@ -86,13 +89,27 @@ def build(
         first = error.errors()[0]
         raise UsageError(f"{first['loc'][0]} is {first['input']}: {first['msg']}") from error
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    if script:
+    if adopt is not None:
+        if script or options.capabilities or output is not None:
+            raise UsageError("--adopt was given with --script, --for or -o", expected="--adopt ENGINE and sizes alone")
+        _adopt(path, card, options, adopt, console)
+    elif script:
         if options.capabilities:
             raise UsageError("--for was given with --script", expected="no --for: the script builds on the device")
         _write_script(path, card, options, output, console)
     else:
         target = output or Path(path.with_suffix(".engine").name)
         _build(path, card, options, target, builder, rebuild, console)
+
+
+def _adopt(path: Path, card: ModelCard, options: BuildOptions, engine: Path, console: Console) -> None:
+    from derain.runtime.engine.record import ENGINE_SUFFIXES, adopted, is_engine, record_path, write_record
+
+    if not is_engine(engine):
+        raise UsageError(f"--adopt is '{engine}'", expected=f"a file ending in {', '.join(ENGINE_SUFFIXES)}")
+    write_record(engine, adopted(engine, path, card.model_copy(update={"profile": options.profile})))
+    console.print(f"Wrote {record_path(engine)}")
+    console.print(f"The engine is tested when it is first opened, against '{path}' if that lies beside it")
 
 
 def _write_script(path: Path, card: ModelCard, options: BuildOptions, output: Path | None, console: Console) -> None:

@@ -104,6 +104,26 @@ def new_record(plan: bytes, key: EngineKey, card: ModelCard, onnx: str, seconds:
     )
 
 
+def adopted(engine: Path, onnx: Path, card: ModelCard) -> EngineRecord:
+    """The record of an engine that trtexec built by hand, on its owner's word that it is that model's.
+
+    It says nothing of the machine: TensorRT refuses an engine of another one, and the self-test a wrong one.
+
+    Raises:
+        ModelFileError: the engine is missing, empty or too large.
+    """
+    size = check_size(engine, MAX_PLAN_BYTES, ModelFileError)
+    return EngineRecord(
+        made_by="trtexec",
+        plan_bytes=size,
+        plan_sha256=file_sha256(engine),
+        card=card,
+        onnx=onnx.name,
+        onnx_sha256=file_sha256(onnx),
+        made=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    )
+
+
 def write_engine(engine: Path, plan: bytes, record: EngineRecord) -> None:
     """Write a plan and its record. A kill in between leaves a pair whose checksum does not match, which is noticed.
 
@@ -136,7 +156,8 @@ def read_record(engine: Path) -> EngineRecord:
         raise ModelFileError(
             f"'{engine}' has no record beside it",
             expected=f"'{path.name}', which derain build and its trtexec scripts write",
-            fix="Copy both files together, or build it again with derain build",
+            fix="Copy both files together; or, if trtexec built it by hand: "
+            f"derain build MODEL.onnx --adopt {engine.name}",
         )
     check_size(path, _MAX_RECORD_BYTES, ModelFileError)
     try:

@@ -20,7 +20,7 @@ from derain.errors import ModelFileError
 from derain.files import file_sha256
 from derain.models import resolve
 from derain.runtime.engine.options import BuildOptions
-from derain.runtime.engine.record import engine_card, read_plan, read_record
+from derain.runtime.engine.record import engine_card, engine_onnx, read_plan, read_record
 from derain.runtime.engine.script import bench_script, build_script
 from derain.runtime.engine.times import read_times
 
@@ -220,6 +220,32 @@ def test_derain_build_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert "a model in float32" in result.stderr
     result = CliRunner().invoke(app, ["build", "edge.onnx", "--script", "-o", "edge.txt"])
     assert result.exit_code == 2
+
+
+def test_an_engine_that_trtexec_built_by_hand_is_adopted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_model(tmp_path / "edge.onnx", card=card_of(profile=DYNAMIC))
+    engine = tmp_path / "mine.engine"
+    engine.write_bytes(b"plan")
+    with pytest.raises(ModelFileError, match=r"--adopt mine\.engine"):
+        read_record(engine)
+    result = CliRunner().invoke(app, ["build", "edge.onnx", "--adopt", "mine.engine", "--size", "640x480"])
+    assert result.exit_code == 0, result.output
+    record = read_record(engine)
+    assert (record.made_by, record.onnx, record.self_test) == ("trtexec", "edge.onnx", None)
+    assert read_plan(engine, record) == b"plan"
+    assert engine_onnx(engine, record) == tmp_path / "edge.onnx"
+    assert engine_card(engine).profile.opt == (1, 480, 640)
+    engine.write_bytes(b"")
+    for arguments in (
+        ["--adopt", "edge.txt"],
+        ["--adopt", "no.engine"],
+        ["--adopt", "mine.engine"],
+        ["--adopt", "mine.engine", "--script"],
+    ):
+        result = CliRunner().invoke(app, ["build", "edge.onnx", *arguments])
+        assert result.exit_code in (1, 2), result.output
+        assert result.stderr.startswith("Error: ")
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '[{"computeMs": 1}]', "[1]"])
