@@ -8,6 +8,7 @@ copy, and one stream is enough. No memory is allocated for a frame unless it is 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -140,6 +141,36 @@ class DeviceRunner:
         """Submit and collect one frame."""
         self.collect(self.submit(inputs), outputs)
 
+    def infer_in_steps(self, inputs: Buffers, outputs: Buffers) -> tuple[float, float, float]:
+        """One frame that waits for the device after each step, to tell what takes how long; slower than :meth:`infer`.
+
+        Nothing else may be in flight. Where CPU and GPU share memory, a copy is one within that memory.
+
+        Returns:
+            Seconds of copying in, computing and copying out, each with what it takes to start it and to wait for it.
+
+        Raises:
+            BackendError: a frame is in flight, or as for :meth:`submit`.
+        """
+        with self._lock, self._working():
+            if self._tickets:
+                raise BackendError("A frame is in flight", fix="Collect it first")
+            slot = self._slots[0]
+            self._set_shapes({name: tuple(inputs[name].shape) for name in self._inputs})
+            self._make_room(slot)
+            begun = time.perf_counter()
+            self._copy_in(slot, inputs, pinned=False)
+            self._cuda.synchronize(self._in)
+            copied = time.perf_counter()
+            self._run(slot)
+            self._cuda.synchronize(self._compute)
+            computed = time.perf_counter()
+            self._copy_out(slot)
+            self._cuda.synchronize(self._out)
+            for name in self._outputs:
+                self._take(slot, name, outputs[name])
+            return copied - begun, computed - copied, time.perf_counter() - computed
+
     def run_arrays(self, inputs: dict[str, DeviceArray], outputs: dict[str, DeviceArray], stream: int) -> None:
         """Run on device memory, in the order of the caller's stream, without waiting and without a copy.
 
@@ -220,12 +251,7 @@ class DeviceRunner:
 
     def _start(self, slot: Slot, inputs: Buffers, pinned: bool) -> None:
         cuda = self._cuda
-        for name in self._inputs:
-            if not pinned:
-                np.copyto(slot.array(name), inputs[name], casting="no")
-            if not cuda.integrated:
-                source = inputs[name].reshape(-1).view(np.uint8) if pinned else slot.staging[name].host
-                cuda.copy_in(slot.staging[name].address, source, self._in)
+        self._copy_in(slot, inputs, pinned)
         if not cuda.integrated:
             cuda.record(slot.copied, self._in)
             cuda.wait(self._compute, slot.copied)
@@ -233,9 +259,21 @@ class DeviceRunner:
         if not cuda.integrated:
             cuda.record(slot.computed, self._compute)
             cuda.wait(self._out, slot.computed)
-            for name in self._outputs:
-                cuda.copy_out(slot.staging[name].host, slot.staging[name].address, self._out)
+        self._copy_out(slot)
         cuda.record(slot.returned, self._out)
+
+    def _copy_in(self, slot: Slot, inputs: Buffers, pinned: bool) -> None:
+        for name in self._inputs:
+            if not pinned:
+                np.copyto(slot.array(name), inputs[name], casting="no")
+            if not self._cuda.integrated:
+                source = inputs[name].reshape(-1).view(np.uint8) if pinned else slot.staging[name].host
+                self._cuda.copy_in(slot.staging[name].address, source, self._in)
+
+    def _copy_out(self, slot: Slot) -> None:
+        if not self._cuda.integrated:
+            for name in self._outputs:
+                self._cuda.copy_out(slot.staging[name].host, slot.staging[name].address, self._out)
 
     def _run(self, slot: Slot) -> None:
         if slot.graph is not None and slot.generation == self._generation:

@@ -28,7 +28,7 @@ from derain.runtime.bench.schema import (
     known,
 )
 from derain.runtime.bench.sequence import WarmUp
-from derain.runtime.bench.subject import Opened, Spec, Timing, Usage
+from derain.runtime.bench.subject import Opened, Spec, Steps, Timing, Usage
 from derain.runtime.bench.sweeps import BatchTime, StreamsTime, VideoTime
 from derain.runtime.ports import is_native
 from derain.runtime.statistics import StageTime
@@ -37,6 +37,7 @@ LEAST_FRAMES = 200
 _BUSY_SHARE = 0.1
 _SLOWER = 0.95
 _NO_COPY = "none: the backend works on the frame's own memory"
+_WAITED = "in frames of their own, each step waited for; in the others they are started at once"
 _IN_CALL = "in the inference: derain build --script times the copies apart, with trtexec"
 _IN_GRAPH = "in the graph; this is the call around it"
 _CONVERTED = "conversion between uint8 frames and the graph's ports"
@@ -51,6 +52,7 @@ class Answers:
     warm: WarmUp
     timings: list[Timing]
     usage: Usage
+    steps: list[Steps] = field(default_factory=list)
     energy: list[Energy] = field(default_factory=list)
     batches: dict[int, list[BatchTime]] = field(default_factory=dict)
     streams: list[StreamsTime] = field(default_factory=list)
@@ -88,7 +90,7 @@ def candidate(spec: Spec, told: Answers, no_meter: str) -> Candidate:
         warm_up_stable=told.warm.stable,
         latency=latency(totals),
         frames_per_second=len(totals) / sum(totals),
-        split=split(spec, told.timings),
+        split=split(spec, told.timings, told.steps),
         memory=Memory(
             peak_bytes=known(told.usage.peak_bytes, unknown), before_bytes=known(opened.before_bytes, unknown)
         ),
@@ -107,21 +109,28 @@ def latency(seconds: Sequence[float]) -> Latency:
     return Latency(frames=found.count, mean=found.mean, p50=found.p50, p90=found.p90, p99=found.p99, max=found.max)
 
 
-def split(spec: Spec, timings: Sequence[Timing]) -> Split:
-    """Where the time goes; a step that cannot be told apart has a note in the place of a time."""
+def split(spec: Spec, timings: Sequence[Timing], steps: Sequence[Steps] = ()) -> Split:
+    """Where the time goes; a step that cannot be told apart has a note in the place of a time.
+
+    Args:
+        steps: of a device's frames that waited after each step, where there were any.
+    """
     if spec.tile is not None:
         unknown = StepTime(note=_TILED)
         return Split(copy_in=unknown, pre=unknown, inference=unknown, post=unknown, copy_out=unknown)
     on_gpu = runs_on_gpu(spec.backend)
-    copy = StepTime(note=_IN_CALL if on_gpu else _NO_COPY)
+    copy_in = copy_out = StepTime(note=_IN_CALL if on_gpu else _NO_COPY)
+    inference = _step([timing.inference for timing in timings], "the graph" + (", with copies" if on_gpu else ""))
+    if steps:
+        copy_in, inference, copy_out = (_step(seconds, _WAITED) for seconds in zip(*steps, strict=True))
     pictures = [port for port in (*spec.card.inputs, *spec.card.outputs) if port.channels in ("BGR", "RGB")]
     notes = [_IN_GRAPH if is_native(port) else _CONVERTED for port in (pictures[0], pictures[-1])]
     return Split(
-        copy_in=copy,
+        copy_in=copy_in,
         pre=_step([timing.pre for timing in timings], notes[0]),
-        inference=_step([timing.inference for timing in timings], "the graph" + (", with copies" if on_gpu else "")),
+        inference=inference,
         post=_step([timing.post for timing in timings], notes[1]),
-        copy_out=copy,
+        copy_out=copy_out,
     )
 
 

@@ -21,7 +21,7 @@ from derain.runtime.bench.machine import CpuUse, describe_machine, look
 from derain.runtime.bench.report import LEAST_FRAMES, Answers, candidate, runs_on_gpu, warnings
 from derain.runtime.bench.schema import BenchResult, Energy
 from derain.runtime.bench.sequence import WarmUp, interleave, time_is_up, warm_up
-from derain.runtime.bench.subject import Opened, Spec, Timing, Usage
+from derain.runtime.bench.subject import Opened, Spec, Steps, Timing, Usage
 from derain.runtime.bench.sweeps import BatchTime, StreamsTime, VideoTime
 from derain.runtime.bench.worker import Remote
 from derain.runtime.doctor_system import System
@@ -34,6 +34,7 @@ from derain.runtime.tiling import plan
 DEFAULT_SIZE = (1280, 720)
 _ENERGY_SECONDS = 5.0
 _LOOK_SECONDS = 1.0
+_STEP_FRAMES = 100
 T = TypeVar("T")
 
 
@@ -77,6 +78,8 @@ class Measured(Protocol):
     def open(self) -> Opened: ...
 
     def run(self) -> Timing: ...
+
+    def run_steps(self) -> Steps | None: ...
 
     def run_for(self, seconds: float) -> tuple[int, float]: ...
 
@@ -134,6 +137,7 @@ def run_bench(
         after = look(system, use.others(_cpu_seconds(subjects) - own))
         answers = [Answers(*told) for told in zip(opened, warm, timings, usages, strict=True)]
         for place, (subject, answer) in enumerate(zip(subjects, answers, strict=True)):
+            answer.steps = _step(progress, "copies", place, specs, partial(_steps, subject, len(answer.timings)))
             answer.energy = _step(progress, "energy", place, specs, partial(_energy, subject, meters))
         _sweep(subjects, answers, options, progress)
     width, height = specs[0].width, specs[0].height
@@ -232,6 +236,14 @@ def _interleaved(
     return interleave(
         [subject.run for subject in subjects], options.frames, options.seed, advance=advance, enough=enough
     )
+
+
+def _steps(subject: Measured, frames: int) -> list[Steps]:
+    """As many as there were frames, but no more than a few; empty where copies cannot be told apart."""
+    found: list[Steps] = []
+    while len(found) < min(frames, _STEP_FRAMES) and (steps := subject.run_steps()) is not None:
+        found.append(steps)
+    return found
 
 
 def _energy(subject: Measured, meters: list[Meter]) -> list[Energy]:

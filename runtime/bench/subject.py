@@ -78,6 +78,14 @@ class Timing(NamedTuple):
     post: float | None
 
 
+class Steps(NamedTuple):
+    """Seconds of one frame on a device, each step waited for."""
+
+    copy_in: float
+    inference: float
+    copy_out: float
+
+
 class Usage(NamedTuple):
     """Of the process so far: largest resident set in bytes, None where the system does not tell; CPU seconds."""
 
@@ -86,17 +94,22 @@ class Usage(NamedTuple):
 
 
 class _Clock:
-    """Remembers when a backend's last inference began and ended."""
+    """Remembers when a backend's last inference began and ended; or, ``step_by_step``, what its steps took."""
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
         self.begin = self.end = 0.0
+        self.step_by_step = False
+        self.steps: Steps | None = None
         self._infer = backend.infer
         backend.infer = self._clocked  # type: ignore[method-assign]
 
     def _clocked(self, inputs: Buffers, outputs: Buffers) -> None:
         self.begin = time.perf_counter()
-        self._infer(inputs, outputs)
+        if self.step_by_step and isinstance(self.backend, EngineBackend):
+            self.steps = Steps(*self.backend.runner.infer_in_steps(inputs, outputs))
+        else:
+            self._infer(inputs, outputs)
         self.end = time.perf_counter()
 
 
@@ -143,6 +156,18 @@ class Subject:
             return Timing(end - begin, None, None, None)
         graph = self._clock
         return Timing(end - begin, graph.begin - begin, graph.end - graph.begin, end - graph.end)
+
+    def run_steps(self) -> Steps | None:
+        """One frame whose copies are timed apart from its inference; None where the backend cannot tell them apart."""
+        assert self._model is not None
+        if self._clock is None or not isinstance(self._clock.backend, EngineBackend):
+            return None
+        self._clock.step_by_step = True
+        try:
+            self.run()
+        finally:
+            self._clock.step_by_step = False
+        return self._clock.steps
 
     def run_for(self, seconds: float) -> tuple[int, float]:
         """Frames one after the other for at least that long; (frames, seconds)."""

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from derain.errors import BackendError, DerainError
-from derain.runtime.bench.subject import Opened, Spec, Subject, Timing, Usage
+from derain.runtime.bench.subject import Opened, Spec, Steps, Subject, Timing, Usage
 from derain.runtime.bench.sweeps import BatchTime, StreamsTime, VideoTime
 
 _FAREWELL_SECONDS = 10.0
@@ -42,6 +42,10 @@ class Remote:
 
     def run(self) -> Timing:
         answer: Timing = self._ask("run")
+        return answer
+
+    def run_steps(self) -> Steps | None:
+        answer: Steps | None = self._ask("run_steps")
         return answer
 
     def run_for(self, seconds: float) -> tuple[int, float]:

@@ -19,7 +19,7 @@ from derain.errors import BackendError, UsageError
 from derain.runtime.bench import run
 from derain.runtime.bench.run import BenchOptions, run_bench
 from derain.runtime.bench.schema import BenchResult, read_result
-from derain.runtime.bench.subject import Opened, Spec, Subject, Timing, Usage, made_frames
+from derain.runtime.bench.subject import Opened, Spec, Steps, Subject, Timing, Usage, made_frames
 from derain.runtime.bench.sweeps import BatchTime, StreamsTime, VideoTime
 from derain.runtime.bench.worker import Remote
 from derain.runtime.statistics import StageTime
@@ -45,6 +45,9 @@ class Pretended:
         total = 10 * MS / (self.spec.threads or 1)
         self._cpu += total
         return Timing(total, 0.2 * total, 0.6 * total, 0.2 * total)
+
+    def run_steps(self) -> Steps | None:
+        return None
 
     def run_for(self, seconds: float) -> tuple[int, float]:
         return 100, seconds

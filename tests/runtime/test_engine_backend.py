@@ -18,6 +18,8 @@ import derain
 from derain.errors import BackendError, FrameError, ModelFileError, UsageError
 from derain.runtime.backends import choose, tensorrt_gpu
 from derain.runtime.backends.engine_api import PlanError
+from derain.runtime.bench.report import split
+from derain.runtime.bench.subject import Spec, Subject
 from derain.runtime.device import load_on_device, stream_handle
 from derain.runtime.engine import store
 from derain.runtime.engine.kernels import KernelStore
@@ -101,6 +103,24 @@ def test_a_model_builds_its_engine_once_tests_it_and_derains(
     test = read_record(engine).self_test
     assert test is not None
     assert test.reference.startswith("ONNX Runtime")
+
+
+def test_a_benchmark_tells_copies_from_inference(machine: Machine, path: Path) -> None:
+    spec = Spec("edge", path, card_of(profile=SIZES), "tensorrt-rtx", "", None, 64, 48)
+    with Subject(spec) as subject:
+        subject.open()
+        timings, steps = [subject.run()], [subject.run_steps() for _ in range(3)]
+        assert subject.run().inference  # and goes on as before
+    told = [found for found in steps if found is not None]
+    assert len(told) == 3
+    found = split(spec, timings, told)
+    for step, name in ((found.copy_in, "copy_in"), (found.inference, "inference"), (found.copy_out, "copy_out")):
+        assert step.median == pytest.approx(1e3 * np.median([getattr(one, name) for one in told]))
+        assert "waited for" in step.note
+    assert found.pre.median is not None
+    unsplit = split(spec, timings)
+    assert unsplit.copy_in.median is None
+    assert unsplit.inference.note == "the graph, with copies"
 
 
 def test_an_engine_is_loaded_by_itself_tested_once_and_keeps_its_sizes(

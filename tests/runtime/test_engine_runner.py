@@ -81,6 +81,28 @@ def test_nothing_is_allocated_and_nothing_waited_for_in_the_steady_state(cuda: F
     assert cuda.calls.count("launch_graph") == 1
 
 
+def test_a_frame_in_steps_is_the_same_and_each_step_is_over_before_the_next(cuda: FakeCuda) -> None:
+    runner = DeviceRunner(cuda, FakeEngine(cuda))
+    for seed in range(4):  # the later ones by a graph
+        out = room(frame(seed))
+        steps = runner.infer_in_steps({"frame": frame(seed)}, out)
+        check(out, frame(seed))
+        assert len(steps) == 3
+        assert min(steps) >= 0
+    cuda.calls.clear()
+    runner.infer_in_steps({"frame": frame(9)}, room(frame(9)))
+    order = [call for call in cuda.calls if call in ("copy_in", "launch_graph", "copy_out", "synchronize")]
+    copied = [] if cuda.integrated else ["copy_in"]
+    returned = [] if cuda.integrated else ["copy_out", "copy_out"]
+    assert order == [*copied, "synchronize", "launch_graph", "synchronize", *returned, "synchronize"]
+    ticket = runner.submit({"frame": frame(1)})
+    with pytest.raises(BackendError, match="A frame is in flight"):
+        runner.infer_in_steps({"frame": frame(2)}, room(frame(2)))
+    out = room(frame(1))
+    runner.collect(ticket, out)
+    check(out, frame(1))
+
+
 def test_memory_that_cpu_and_gpu_share_is_not_copied() -> None:
     cuda = FakeCuda(integrated=True)
     runner = DeviceRunner(cuda, FakeEngine(cuda))
