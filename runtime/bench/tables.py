@@ -118,15 +118,16 @@ def _state(state: Conditions) -> str:
 
 
 def _print_split(candidates: Sequence[Candidate], console: Console) -> None:
-    table = _table("where the time goes", "p50 ms (p99)", *(step.replace("_", " ") for step in _STEPS))
+    timed = [name for name in _STEPS if any(getattr(one.split, name).median is not None for one in candidates)]
+    table = _table("where the time goes", "p50 ms (p99)", *(name.replace("_", " ") for name in timed))
     notes: dict[str, None] = {}
     for candidate in candidates:
-        steps = [getattr(candidate.split, step) for step in _STEPS]
-        table.add_row(candidate.label, *(_step(step) for step in steps))
-        for name, step in zip(_STEPS, steps, strict=True):
-            if step.note:
-                notes.setdefault(f"{name.replace('_', ' ')}: {step.note}")
-    console.print(table)
+        table.add_row(candidate.label, *(_step(getattr(candidate.split, name)) for name in timed))
+        for name in _STEPS:
+            if note := getattr(candidate.split, name).note:
+                notes.setdefault(f"{name.replace('_', ' ')}: {note}")
+    if timed:
+        console.print(table)
     for note in notes:
         console.print(f"  {note}", style="dim")
 
@@ -185,9 +186,9 @@ def _print_sweeps(candidates: Sequence[Candidate], console: Console) -> None:
 def _table(title: str, *columns: str) -> Table:
     """The first column after the title holds names and has the unit as its head."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column(columns[0], justify="left", no_wrap=True)
+    table.add_column(columns[0], justify="left")
     for column in columns[1:]:
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)  # a narrow terminal folds names, and cuts no figure
     return table
 
 

@@ -112,11 +112,14 @@ def _serve(connection: Connection, spec: Spec) -> None:
                 method, arguments = connection.recv()
             except (EOFError, OSError):
                 return
+            problem, answer = None, None
             try:
                 answer = getattr(subject, method)(*arguments)
             except DerainError as error:
-                connection.send((str(error), None))
+                problem = str(error)
             except MemoryError:
-                connection.send((f"There is not enough memory for '{spec.name}' at {spec.width} x {spec.height}", None))
-            else:
-                connection.send((None, answer))
+                problem = f"There is not enough memory for '{spec.name}' at {spec.width} x {spec.height}"
+            try:
+                connection.send((problem, answer))
+            except OSError:  # the parent hung up meanwhile: it was interrupted
+                return

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from derain.card import Quality
@@ -32,6 +34,7 @@ from derain.runtime.bench.schema import (
     read_result,
     write_result,
 )
+from derain.runtime.bench.tables import print_result
 
 ROOT = Path(__file__).resolve().parents[2]
 NONE = Reading(missing="made up")
@@ -173,6 +176,14 @@ def test_a_comparison_fits_a_terminal_and_tells_what_the_results_warn_of(
     assert re.search(r"edge, onnxruntime, 2 threads +[\d.]+ to [\d.]+ +[+-][\d.]+% +[+-][\d.]+% to [+-][\d.]+%", row)
     assert "a.json: the machine was busy" in told.stdout
     assert "b.json:" not in told.stdout
+
+
+def test_a_narrow_terminal_cuts_no_figure(write: Callable[[str, BenchResult], Path]) -> None:
+    console = Console(width=80, file=StringIO(), highlight=False)
+    print_result(result(candidate(1, level=123456.0, model="a-model-of-a-long-name", tile=1024), candidate(2)), console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "\N{HORIZONTAL ELLIPSIS}" not in text
+    assert re.search(r"frames/s +p50 +p90 +p99 +max +ratio +95 % of it", text)
 
 
 def test_what_differs_is_told_and_forbids_a_verdict(write: Callable[[str, BenchResult], Path]) -> None:

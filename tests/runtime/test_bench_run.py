@@ -257,6 +257,16 @@ def test_a_process_that_refuses_or_dies(model: Path) -> None:
             remote.usage()
 
 
+def test_a_parent_that_is_gone_is_no_traceback(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """As after Ctrl-C, when the parent hangs up while a frame is being computed."""
+    remote = Remote(Spec("standin", model, card_of(), "onnxruntime", "", 1, 1280, 720))
+    remote.open()
+    remote._connection.send(("run_for", (0.3,)))
+    remote.close()
+    assert remote._process.exitcode == 0
+    assert capfd.readouterr().err == ""
+
+
 def invoke(*arguments: object) -> Result:
     return CliRunner().invoke(app, ["bench", *map(str, arguments)], env={"COLUMNS": "160"})
 
