@@ -186,7 +186,7 @@ def _print_sweeps(candidates: Sequence[Candidate], console: Console) -> None:
 def _table(title: str, *columns: str) -> Table:
     """The first column after the title holds names and has the unit as its head."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column(columns[0], justify="left")
+    table.add_column(columns[0], justify="left", overflow="fold")
     for column in columns[1:]:
         table.add_column(column, justify="right", no_wrap=True)  # a narrow terminal folds names, and cuts no figure
     return table
