@@ -84,7 +84,7 @@ class OpenVinoCpu(Backend):
     def _run(self, request: Any, inputs: Buffers, outputs: Buffers) -> None:
         for name, array in (inputs | outputs).items():
             request.set_tensor(name, self._tensor(array, shared_memory=True))
-        request.infer()
+        request.infer(share_outputs=True)  # by default it would hand out copies of them besides
         for name, array in outputs.items():
             written = request.get_tensor(name)
             # A result of another shape makes the plugin leave our buffer alone and take memory of its own.
