@@ -5,8 +5,9 @@ from __future__ import annotations
 import ctypes
 from ctypes import byref, c_void_p
 from types import ModuleType
-from typing import Any
+from typing import Any, Final
 
+import numpy as np
 from numpy.typing import NDArray
 
 from derain.card import Port
@@ -14,10 +15,19 @@ from derain.errors import BackendError
 from derain.runtime.backends import native_library
 from derain.runtime.backends.base import Backend, Buffers, dtype_of, register, shape_of
 
+# Layout and type of the ports whose arrays are frames or rain maps of the C API, as they are or as float32.
+_FORMS: Final = {
+    ("NHWC", "uint8"),
+    ("NCHW", "float32"),
+    ("NCHW", "float16"),
+    ("NHW", "float32"),
+    ("NHW", "float16"),
+}
+
 
 @register
 class Native(Backend):
-    """libderain on the caller's NumPy buffers: frames are neither copied nor converted on the way."""
+    """libderain on the caller's NumPy buffers: uint8 and float32 frames are neither copied nor converted on the way."""
 
     name = "native"
     package = "libderain"
@@ -41,6 +51,13 @@ class Native(Backend):
         return f"libderain {version} with {self._engine}" if self._open else f"libderain {version}"
 
     def _open_impl(self) -> None:
+        for port in (*self.card.inputs, *self.card.outputs):
+            if (port.layout, port.dtype) not in _FORMS:
+                raise BackendError(
+                    f"libderain takes no frames of {port.dtype} {port.layout}, as '{port.name}' of '{self.path}' is",
+                    expected="uint8 NHWC, or float NCHW",
+                    fix="Use another backend, or export the model again with --frames bgr",
+                )
         library = native_library.open_library(native_library.library_path())
         options = native_library.Options()
         library.derain_options_default(byref(options))
@@ -63,21 +80,32 @@ class Native(Backend):
         batch, height, width = self._size(source, inputs[source.name])
         if batch != 1:
             raise BackendError(f"{self.device} was given {batch} frames at once", expected="one frame a call")
+        given = {source.name: inputs[source.name], **outputs}
+        for port in (source, derained, attention):
+            self._require_form(port, given[port.name], height, width)
+        # The C API has no half floats. Every half is a float32 too, so a copy changes no value.
+        arrays = {
+            name: array.astype(np.float32, copy=False) for name, array in given.items() if array.dtype != np.uint8
+        }
+        arrays = {**given, **arrays}
         request = native_library.Request()
         self._library.derain_request_default(byref(request))
-        rainy = self._frame(source, inputs[source.name], height, width)
-        clean = self._frame(derained, outputs[derained.name], height, width)
+        rainy = self._frame(source, arrays[source.name], height, width)
+        clean = self._frame(derained, arrays[derained.name], height, width)
         request.rainy, request.clean = ctypes.pointer(rainy), ctypes.pointer(clean)
-        request.rain = self._address(attention, outputs[attention.name], height, width)
+        request.rain = arrays[attention.name].ctypes.data
         native_library.check(self._library, self._library.derain_run_request(self._handle, byref(request)))
+        for name, array in outputs.items():
+            if arrays[name] is not array:
+                array[...] = arrays[name]
 
     @staticmethod
     def _size(port: Port, array: NDArray[Any]) -> tuple[int, int, int]:
         batch, *sides = array.shape
         return (batch, *(sides[:2] if port.layout == "NHWC" else sides[-2:]))
 
-    def _address(self, port: Port, array: NDArray[Any], height: int, width: int) -> int:
-        """Where an array begins, after making sure that the library will not read or write beyond its end."""
+    def _require_form(self, port: Port, array: NDArray[Any], height: int, width: int) -> None:
+        """Make sure that the library will not read or write beyond the end of an array."""
         shape = shape_of(port, 1, height, width)
         if array.shape != shape or array.dtype != dtype_of(port) or not array.flags.c_contiguous:
             raise BackendError(
@@ -85,19 +113,12 @@ class Native(Backend):
                 f"the type {array.dtype}",
                 expected=f"{shape}, {port.dtype}, without gaps",
             )
-        address: int = array.ctypes.data
-        return address
 
     def _frame(self, port: Port, array: NDArray[Any], height: int, width: int) -> native_library.Frame:
-        address = self._address(port, array, height, width)
-        if port.layout == "NHWC" and port.dtype == "uint8":
+        address: int = array.ctypes.data
+        if port.dtype == "uint8":
             pixel_format = native_library.BGR if port.channels == "BGR" else native_library.RGB
             return native_library.new_frame(self._library, pixel_format, width, height, address)
-        if port.layout == "NCHW" and port.dtype == "float32":
-            planes = [address + 4 * height * width * plane for plane in range(3)]
-            ordered = planes if port.channels == "RGB" else planes[::-1]
-            return native_library.new_frame(self._library, native_library.RGB_PLANAR_F32, width, height, *ordered)
-        raise BackendError(
-            f"libderain knows no frames of {port.dtype} {port.layout}, which '{port.name}' of '{self.path}' has",
-            expected="uint8 NHWC or float32 NCHW",
-        )
+        planes = [address + 4 * height * width * plane for plane in range(3)]
+        ordered = planes if port.channels == "RGB" else planes[::-1]
+        return native_library.new_frame(self._library, native_library.RGB_PLANAR_F32, width, height, *ordered)

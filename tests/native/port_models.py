@@ -60,23 +60,31 @@ def save_nv12(standin: ModuleType, path: Path, yuv: str = "bt709-limited") -> Pa
     return _save(path, nodes, inputs, outputs, constants, card)
 
 
-def save_half(standin: ModuleType, path: Path) -> Path:
-    """The stand-in with float16 planes in [0, 1] in and out, and a float16 map."""
-    model = onnx.load(str(standin.save_model(path, "float")))
-    ports = [port.model_copy(update={"dtype": "float16"}) for port in standin.card_of("float").inputs]
-    results = [port.model_copy(update={"dtype": "float16"}) for port in standin.card_of("float").outputs]
-    card = standin.card_of("float", inputs=ports, outputs=results)
+def save_half(standin: ModuleType, path: Path, pictures: bool = True) -> Path:
+    """The stand-in with float16 planes in [0, 1] in and out, and a float16 map; or uint8 frames and that map."""
+    form = "float" if pictures else "uint8"
+    halves = ("frame", "derained", "attention") if pictures else ("attention",)
+    model = onnx.load(str(standin.save_model(path, form)))
+
+    def in_half(ports: list[Port]) -> list[Port]:
+        return [port.model_copy(update={"dtype": "float16"}) if port.name in halves else port for port in ports]
+
+    base = standin.card_of(form)
+    card = standin.card_of(form, inputs=in_half(base.inputs), outputs=in_half(base.outputs))
     for node in model.graph.node:
         for names in (node.input, node.output):
             for index, name in enumerate(names):
-                if name in ("frame", "derained", "attention"):
+                if name in halves:
                     names[index] = f"{name}_float"
     for value in (*model.graph.input, *model.graph.output):
-        value.type.tensor_type.elem_type = TensorProto.FLOAT16
-    first = helper.make_node("Cast", ["frame"], ["frame_float"], to=TensorProto.FLOAT)
-    model.graph.node.insert(0, first)
-    for name in ("derained", "attention"):
-        model.graph.node.append(helper.make_node("Cast", [f"{name}_float"], [name], to=TensorProto.FLOAT16))
+        if value.name in halves:
+            value.type.tensor_type.elem_type = TensorProto.FLOAT16
+    for name in halves:
+        if name == "frame":
+            cast = helper.make_node("Cast", [name], [f"{name}_float"], to=TensorProto.FLOAT)
+            model.graph.node.insert(0, cast)
+        else:
+            model.graph.node.append(helper.make_node("Cast", [f"{name}_float"], [name], to=TensorProto.FLOAT16))
     helper.set_model_props(model, {CARD_KEY: card.to_json()})
     onnx.save(model, str(path))
     return path

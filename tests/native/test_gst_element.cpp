@@ -5,6 +5,7 @@
 #include <gst/gst.h>
 
 #include <memory>
+#include <vector>
 
 namespace {
 
@@ -126,6 +127,36 @@ void gate_passes_dry_frames(const std::string &derain) {
     CHECK_EQUAL(count(pipeline, "frames-derained"), 0U);
 }
 
+// The times of the buffers that pass a pad of the element.
+void watch(const Pipeline &pipeline, const char *name, std::vector<GstClockTime> &times) {
+    GstElement *element = gst_bin_get_by_name(GST_BIN(pipeline.get()), "d");
+    GstPad *pad = gst_element_get_static_pad(element, name);
+    const GstPadProbeCallback note = [](GstPad *, GstPadProbeInfo *info, gpointer data) {
+        const GstBuffer *buffer = GST_PAD_PROBE_INFO_BUFFER(info);
+        auto &found = *static_cast<std::vector<GstClockTime> *>(data);
+        found.insert(found.end(), {GST_BUFFER_PTS(buffer), GST_BUFFER_DURATION(buffer), GST_BUFFER_OFFSET(buffer)});
+        return GST_PAD_PROBE_OK;
+    };
+    gst_pad_add_probe(pad, GST_PAD_PROBE_TYPE_BUFFER, note, &times, nullptr);
+    gst_object_unref(pad);
+    gst_object_unref(element);
+}
+
+void keeps_timestamps(const std::string &derain) {
+    std::vector<GstClockTime> before, after;
+    const Pipeline pipeline = launch(
+        "videotestsrc num-buffers=7 timestamp-offset=40000000 ! "
+        "video/x-raw,width=64,height=48,framerate=30000/1001 ! " +
+        derain + " ! fakesink");
+    watch(pipeline, "sink", before);
+    watch(pipeline, "src", after);
+    reach(pipeline, GST_STATE_PLAYING);
+    gst_message_unref(wait_for(pipeline, GST_MESSAGE_EOS));
+    CHECK_EQUAL(before.size(), 21U);
+    CHECK_EQUAL(before[0], 40'000'000U);
+    CHECK(before == after);
+}
+
 void refuses_without_a_model() {
     const Pipeline pipeline = launch("videotestsrc ! derain ! fakesink");
     gst_element_set_state(pipeline.get(), GST_STATE_PLAYING);
@@ -149,6 +180,7 @@ int main(int argument_count, char **arguments) {
     reports_latency(derain);
     changes_properties_while_playing(derain);
     gate_passes_dry_frames(derain);
+    keeps_timestamps(derain);
     refuses_without_a_model();
     gst_deinit();
 }

@@ -1,5 +1,7 @@
 // Without clang's libFuzzer: the same inputs, changed at random but the same way in every run. Sanitizer builds find
 // what this reads or writes out of bounds.
+//
+//   test_mutations [FOLDER PROGRAM]     write what it begins with as seeds for fuzz_card or fuzz_frame, and end
 #include "inputs.hpp"
 #include "model_bytes.hpp"
 
@@ -34,9 +36,25 @@ std::string frame_seed(int32_t format, int32_t side, uint64_t stride) {
            std::string(reinterpret_cast<const char *>(strides), sizeof(strides));
 }
 
+void write_seeds(const std::string &folder, bool frames) {
+    int count = 0;
+    const auto write = [&](const std::string &bytes) {
+        std::ofstream(folder + "/seed" + std::to_string(count++), std::ios::binary) << bytes;
+    };
+    for (int32_t format = 1; frames && format <= 6; ++format) write(frame_seed(format, 9, format % 2 * 40));
+    if (frames) return;
+    write(std::string(1, '\0') + model_bytes("derain.card", kCard));  // the first byte chooses the reader
+    write('\1' + kCard);
+    write('\2' + record_text("the plan"));
+}
+
 }  // namespace
 
-int main() {
+int main(int count, char **words) {
+    if (count == 3) {
+        write_seeds(words[1], std::string(words[2]) == "fuzz_frame");
+        return 0;
+    }
     const std::string model = model_bytes("derain.card", kCard), described = record_text("the plan");
     for (int i = 0; i < 2000; ++i) {
         const auto file = mutated(model), card = mutated(kCard), record = mutated(described);

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from port_models import save_half
 
 import derain
 from derain.card import read_card
@@ -32,6 +33,28 @@ def test_same_bytes_as_the_python_backend(
             expected, expected_rain = python(picture, attention=True)
             np.testing.assert_array_equal(clean, expected)
             np.testing.assert_array_equal(rain, expected_rain)
+
+
+def test_half_floats(
+    library: ctypes.CDLL, standin: ModuleType, pictures: list[NDArray[np.uint8]], tmp_path: Path
+) -> None:
+    """Ports of float16: of the frames, and of the rain map alone, which libderain writes as float32."""
+    half = save_half(standin, tmp_path / "half.onnx")
+    mixed = save_half(standin, tmp_path / "mixed.onnx", pictures=False)
+    for path in (half, mixed):
+        with derain.load(path, backend="native") as native, derain.load(path, backend="openvino") as python:
+            for picture in pictures:
+                for found, expected in zip(
+                    native(picture, attention=True), python(picture, attention=True), strict=True
+                ):
+                    np.testing.assert_array_equal(found, expected)
+
+
+def test_ports_that_libderain_has_no_frames_for(library: ctypes.CDLL, standin: ModuleType, tmp_path: Path) -> None:
+    ports = [port.model_copy(update={"layout": "NHWC"}) for port in standin.card_of("float").inputs]
+    path = standin.save_model(tmp_path / "model.onnx", "float")
+    with pytest.raises(BackendError, match="no frames of float32 NHWC"):
+        Native(path, standin.card_of("float", inputs=ports)).open()
 
 
 def test_frames_are_not_copied(library: ctypes.CDLL, model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import struct
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,6 +17,7 @@ from numpy.typing import NDArray
 import derain
 from derain.images import read_image
 from derain.models import shipped
+from derain.runtime.backends import native_library as native
 
 Pictures = list[NDArray[np.uint8]]
 
@@ -54,6 +58,43 @@ def test_bytes_of_python_with_onnxruntime(library: ctypes.CDLL, model_path: Path
     assert_same_bytes(library, model_path, pictures, [0, 3], gap=3, backend="onnxruntime")
 
 
+def planes_of(picture: NDArray[np.uint8], name: str, colour: int) -> list[NDArray[Any]]:
+    """In any format of the C API, float planes R, G, B among them."""
+    if name == "f32":
+        return [picture[..., channel] * np.float32(1 / 255) for channel in (2, 1, 0)]
+    return list(to_planes(picture, name, colour))
+
+
+def assert_same_bytes_in_c(program: Path, path: Path, pictures: Pictures, colours: list[int]) -> None:
+    with derain.load(path, backend="openvino") as model:
+        for name, number in {**FORMATS, "f32": native.RGB_PLANAR_F32}.items():
+            for colour in colours if name in ("nv12", "i420") else [0]:
+                data, expected = b"", b""
+                for picture in pictures:
+                    planes = planes_of(picture, name, colour)
+                    frame = picture if name == "f32" else np.ascontiguousarray(to_bgr(planes, name, colour))
+                    height, width = picture.shape[:2]
+                    data += struct.pack("=ii", width, height) + b"".join(plane.tobytes() for plane in planes)
+                    expected += b"".join(plane.tobytes() for plane in planes_of(model(frame), name, colour))
+                command = [str(program), str(path), str(number), str(colour)]
+                result = subprocess.run(command, input=data, capture_output=True, timeout=600, check=False)
+                assert result.returncode == 0, result.stderr
+                assert result.stdout == expected, f"{name} {colour}"
+
+
+@pytest.fixture(scope="session")
+def frames_program(library: ctypes.CDLL) -> Path:
+    """derain_frames.c, built beside the library."""
+    program = Path(native.library_path()).resolve().parent / "derain_frames"
+    if not program.is_file():
+        pytest.skip(f"'{program}' was not built")
+    return program
+
+
+def test_bytes_of_a_c_program(frames_program: Path, model_path: Path, pictures: Pictures) -> None:
+    assert_same_bytes_in_c(frames_program, model_path, pictures, [0, 1, 2, 3])
+
+
 def real_pictures(shared_data: Path) -> Pictures:
     files = sorted((shared_data / "real").rglob("*.jpg")) + sorted((shared_data / "real").rglob("*.png"))
     files += sorted((shared_data / "Rain100L").rglob("*.png"))
@@ -65,12 +106,13 @@ def real_pictures(shared_data: Path) -> Pictures:
 
 @pytest.mark.full
 def test_bytes_of_the_python_runtime_on_50_real_pictures(
-    library: ctypes.CDLL, model_path: Path, shared_data: Path
+    library: ctypes.CDLL, frames_program: Path, model_path: Path, shared_data: Path
 ) -> None:
     pictures = real_pictures(shared_data)
     assert len(pictures) == 50
     path = next((model.path for name, model in shipped().items() if name == "nano"), model_path)
     assert_same_bytes(library, path, pictures, [0, 3])
+    assert_same_bytes_in_c(frames_program, path, pictures, [0, 3])
 
 
 def test_real_pictures(library: ctypes.CDLL, model_path: Path, shared_data: Path) -> None:

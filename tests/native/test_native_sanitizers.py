@@ -109,10 +109,20 @@ def test_valgrind(library: ctypes.CDLL, tmp_path: Path) -> None:
         subprocess.run([*command, str(folder / name)], cwd=folder, check=True, timeout=1800)
 
 
+def has_fuzzer(folder: Path) -> bool:
+    """Whether clang is here with its runtime libraries, which are a package of their own."""
+    if shutil.which("clang++") is None:
+        return False
+    source = folder / "empty.cpp"
+    source.write_text('extern "C" int LLVMFuzzerTestOneInput(const unsigned char *, unsigned long) { return 0; }\n')
+    command = ["clang++", "-fsanitize=fuzzer,address,undefined", str(source), "-o", str(folder / "empty")]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
 @pytest.mark.full
 def test_fuzzing(library: ctypes.CDLL, tmp_path: Path) -> None:
-    if shutil.which("clang++") is None:
-        pytest.skip("clang, whose libFuzzer this needs, is not installed")
+    if not has_fuzzer(tmp_path):
+        pytest.skip("clang with libFuzzer (Debian: clang, libclang-rt-dev) is not installed")
     settings = (
         "-DDERAIN_FUZZ=ON",
         "-DDERAIN_SANITIZE=address,undefined",
@@ -120,9 +130,13 @@ def test_fuzzing(library: ctypes.CDLL, tmp_path: Path) -> None:
         "-DDERAIN_GSTREAMER=OFF",
     )
     programs = ("fuzz_card", "fuzz_frame")
-    folder = built(tmp_path / "build", *settings, targets=programs, CC="clang", CXX="clang++")
+    folder = built(tmp_path / "build", *settings, targets=(*programs, "test_mutations"), CC="clang", CXX="clang++")
     for name in programs:
-        succeed(folder / name, f"-max_total_time={HOSTILE_TIME}", "-timeout=10", f"-artifact_prefix={tmp_path}/")
+        limits = (f"-max_total_time={HOSTILE_TIME}", "-timeout=10", f"-artifact_prefix={tmp_path}/")
+        seeds = tmp_path / name
+        seeds.mkdir()
+        succeed(folder / "test_mutations", seeds, name)
+        succeed(folder / name, seeds, *limits)
 
 
 @pytest.mark.full

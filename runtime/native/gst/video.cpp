@@ -1,7 +1,5 @@
 #include "video.hpp"
 
-namespace {
-
 derain_colour colour_of(const GstVideoInfo &info) {
     const bool full = info.colorimetry.range == GST_VIDEO_COLOR_RANGE_0_255;
     if (info.colorimetry.matrix == GST_VIDEO_COLOR_MATRIX_BT601) {
@@ -10,8 +8,6 @@ derain_colour colour_of(const GstVideoInfo &info) {
     // BT.709 is the nearest of those that libderain knows to the matrices of wider colour spaces.
     return full ? DERAIN_COLOUR_BT709_FULL : DERAIN_COLOUR_BT709_LIMITED;
 }
-
-}  // namespace
 
 derain_frame describe_frame(const GstVideoFrame &frame) {
     derain_format format = DERAIN_FORMAT_BGRA;

@@ -4,7 +4,10 @@
 #include <derain.h>
 #include <gst/video/video.h>
 
-// A mapped frame's planes, strides and colour. NV12 and I420 of other matrices than BT.601 count as BT.709.
+// The colours of a YUV video. Other matrices than BT.601 count as BT.709.
+derain_colour colour_of(const GstVideoInfo &info);
+
+// A mapped frame's planes, strides and colour.
 derain_frame describe_frame(const GstVideoFrame &frame);
 
 // Narrow a caps structure's "width" or "height" to what a model takes: one size, or, if `fixed` is 0, `minimum` and

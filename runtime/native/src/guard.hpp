@@ -4,6 +4,7 @@
 #include "error.hpp"
 
 #include <new>
+#include <system_error>
 
 namespace derain {
 
@@ -19,6 +20,9 @@ derain_status to_status(Action action, std::string &message) noexcept {
             return error.status();
         } catch (const std::bad_alloc &) {
             message = "There is not enough memory. Use smaller frames, or fewer slots.";
+            return DERAIN_NO_MEMORY;
+        } catch (const std::system_error &error) {  // of a thread that cannot be started
+            message = std::string("The system refuses a resource (") + error.what() + "). Is a limit of threads set?";
             return DERAIN_NO_MEMORY;
         } catch (const std::exception &error) {
             message = std::string("libderain failed unexpectedly (") + error.what() + "). Please report this.";

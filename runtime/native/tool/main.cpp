@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <numeric>
 #include <stdexcept>
 
 namespace {
@@ -14,9 +15,10 @@ namespace {
 constexpr const char *kUsage =
     "derain-native: remove rain without Python\n"
     "\n"
-    "  derain-native run MODEL.onnx IN OUT     a PPM picture or YUV4MPEG2 video; '-' is standard input or output\n"
+    "  derain-native run MODEL.onnx IN OUT     a picture or a video, see below\n"
     "  derain-native bench MODEL.onnx          frames a second on this machine\n"
     "  derain-native info MODEL.onnx           what the model is, and what would run it\n"
+    "  derain-native --version                 of the library, and the engines in this build\n"
     "\n"
     "  --backend NAME     an engine of this build; the best one otherwise\n"
     "  --engine FILE      TensorRT's engine file; MODEL.engine otherwise\n"
@@ -27,8 +29,15 @@ constexpr const char *kUsage =
     "  --frames N         bench: 200 otherwise\n"
     "  --format F         bench: bgr, rgb, bgra, nv12 or i420; bgr otherwise\n"
     "\n"
-    "A video:  ffmpeg -i in.mp4 -f yuv4mpegpipe -pix_fmt yuv420p - | derain-native run edge.onnx - - | ffmpeg -i - "
-    "out.mp4\n";
+    "IN and OUT are PPM pictures (.ppm) or YUV4MPEG2 videos (.y4m), and '-' is standard input or output:\n"
+    "  ffmpeg -i in.mp4 -f yuv4mpegpipe -pix_fmt yuv420p - | derain-native run edge.onnx - - | ffmpeg -i - out.mp4\n"
+#ifdef DERAIN_WITH_GSTREAMER
+    "or what this machine's GStreamer decodes, and .png, .jpg, .mp4, .mov, .mkv, .webm, .avi (without sound):\n"
+    "  derain-native run edge.onnx rainy.mp4 clean.mp4\n"
+#else
+    "(built without GStreamer, which would read and write other files too)\n"
+#endif
+    ;
 
 struct UsageError : std::runtime_error {
     using std::runtime_error::runtime_error;
@@ -40,6 +49,7 @@ struct Arguments {
     int threads = 0, width = 1280, height = 720, frames = 200;
     float strength = 1, overlay = 0;
     derain_format format = DERAIN_FORMAT_BGR;
+    bool help = false;
 };
 
 int whole(const std::string &name, const std::string &text) {
@@ -72,6 +82,14 @@ Arguments parse(int count, char **values) {
     Arguments arguments;
     for (int i = 1; i < count; ++i) {
         const std::string name = values[i];
+        if (name == "--help" || name == "-h") {
+            arguments.help = true;
+            return arguments;
+        }
+        if (name == "--version") {
+            arguments.words = {"version"};
+            return arguments;
+        }
         if (name.compare(0, 2, "--") != 0) {
             arguments.words.push_back(name);
             continue;
@@ -135,16 +153,16 @@ derain_info info_of(const ModelHandle &model) {
 
 // While one frame is derained by the library's own thread, the next one is read and the one before it written.
 void run(const Arguments &arguments) {
-    Source source(arguments.words[2]);
-    Sink sink(arguments.words[3], source);
-    Picture rainy[2] = {source.picture(), source.picture()}, clean[2] = {source.picture(), source.picture()};
+    const std::unique_ptr<Source> source = open_source(arguments.words[2]);
+    const std::unique_ptr<Sink> sink = open_sink(arguments.words[3], source->form());
+    Picture rainy[2] = {source->picture(), source->picture()}, clean[2] = {source->picture(), source->picture()};
     const ModelHandle model = open_model(arguments);  // after the pictures: it is closed before they go
     int submitted = 0, collected = 0;
     const auto collect = [&] {
         check(derain_collect(model.get(), -1, nullptr));
-        sink.write(clean[collected++ % 2]);
+        sink->write(clean[collected++ % 2]);
     };
-    while (source.read(rainy[submitted % 2])) {
+    while (source->read(rainy[submitted % 2])) {
         derain_request request;
         derain_request_default(&request);
         request.rainy = &rainy[submitted % 2].frame;
@@ -156,7 +174,7 @@ void run(const Arguments &arguments) {
         if (submitted - collected == 2) collect();
     }
     while (collected < submitted) collect();
-    sink.finish();
+    sink->finish();
 }
 
 double quantile(std::vector<double> sorted, double fraction) {
@@ -170,26 +188,29 @@ void bench(const Arguments &arguments) {
     Picture clean = make_picture(arguments.format, arguments.width, arguments.height, DERAIN_COLOUR_BT709_LIMITED);
     for (size_t i = 0; i < rainy.bytes.size(); ++i) rainy.bytes[i] = static_cast<uint8_t>(i * 2654435761U >> 24);
     for (int i = 0; i < std::min(10, arguments.frames); ++i) check(derain_run(model.get(), &rainy.frame, &clean.frame));
-    derain_statistics before, after;
-    derain_statistics_init(&before);
-    derain_statistics_init(&after);
-    check(derain_get_statistics(model.get(), &before));
-    std::vector<double> milliseconds;
+    const auto network_seconds = [&] {
+        derain_statistics statistics;
+        derain_statistics_init(&statistics);
+        check(derain_get_statistics(model.get(), &statistics));
+        return statistics.inference_seconds;
+    };
+    std::vector<double> whole, inference, shares;
     for (int i = 0; i < arguments.frames; ++i) {
+        const double before = network_seconds();
         const auto start = std::chrono::steady_clock::now();
         check(derain_run(model.get(), &rainy.frame, &clean.frame));
-        milliseconds.push_back(
-            std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count());
+        whole.push_back(std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count());
+        inference.push_back(1000 * (network_seconds() - before));
+        shares.push_back(100 * (whole.back() / inference.back() - 1));
     }
-    check(derain_get_statistics(model.get(), &after));
-    const double total = after.seconds - before.seconds, inference = after.inference_seconds - before.inference_seconds;
+    const double total = std::accumulate(whole.begin(), whole.end(), 0.0) / 1000;
     const derain_info info = info_of(model);
     std::printf("%s on %s, %d threads, %d x %d, %d frames\n", info.name, info.device, info.threads, arguments.width,
                 arguments.height, arguments.frames);
-    std::printf("frame in to frame out: median %.2f ms, p99 %.2f ms, %.1f frames/s\n", quantile(milliseconds, 0.5),
-                quantile(milliseconds, 0.99), arguments.frames / total);
-    std::printf("of which inference:    mean %.2f ms; everything else adds %.2f %%\n",
-                1000 * inference / arguments.frames, 100 * (total - inference) / inference);
+    std::printf("frame in to frame out: median %.2f ms, p99 %.2f ms, %.1f frames/s\n", quantile(whole, 0.5),
+                quantile(whole, 0.99), arguments.frames / total);
+    std::printf("of which inference:    median %.2f ms; the rest adds %.2f %% to it (median over the frames)\n",
+                quantile(inference, 0.5), quantile(shares, 0.5));
 }
 
 void print_info(const Arguments &arguments) {
@@ -202,17 +223,24 @@ void print_info(const Arguments &arguments) {
     std::printf("libderain  %s\n", derain_version());
 }
 
+void print_version() {
+    std::string engines;
+    for (size_t i = 0; const char *name = derain_backend_name(i); ++i)
+        engines += std::string(i == 0 ? "" : ", ") + name;
+    std::printf("libderain %s\nengines: %s\n", derain_version(), engines.empty() ? "none" : engines.c_str());
+}
+
 }  // namespace
 
 int main(int count, char **values) {
-    if (count > 1 && (std::strcmp(values[1], "--help") == 0 || std::strcmp(values[1], "-h") == 0)) {
-        std::fputs(kUsage, stdout);
-        return 0;
-    }
     try {
         const Arguments arguments = parse(count, values);
         const std::string command = arguments.words.empty() ? "" : arguments.words[0];
-        if (command == "run" && arguments.words.size() == 4) {
+        if (arguments.help) {
+            std::fputs(kUsage, stdout);
+        } else if (command == "version") {
+            print_version();
+        } else if (command == "run" && arguments.words.size() == 4) {
             run(arguments);
         } else if (command == "bench" && arguments.words.size() == 2) {
             bench(arguments);

@@ -1,20 +1,15 @@
 #include "media.hpp"
 
+#include "raw_media.hpp"
+#ifdef DERAIN_WITH_GSTREAMER
+#include "gst_media.hpp"
+#endif
+
+#include <cctype>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
 #include <stdexcept>
-
-namespace {
-
-constexpr int kMaxSide = 65536;
-
-int number(const std::string &text) {
-    if (text.empty() || text.size() > 6 || text.find_first_not_of("0123456789") != std::string::npos) return 0;
-    return std::stoi(text);
-}
-
-}  // namespace
 
 Picture make_picture(derain_format format, int width, int height, derain_colour colour) {
     Picture picture;
@@ -37,129 +32,60 @@ Picture make_picture(derain_format format, int width, int height, derain_colour 
     return picture;
 }
 
-Source::Source(const std::string &path) : path_(path), stream_(path == "-" ? std::cin : file_) {
-    if (path != "-") {
-        file_.open(path, std::ios::binary);
-        if (!file_) reject(std::string("cannot be opened (") + std::strerror(errno) + ")");
-    }
-    if (stream_.peek() == 'Y') {
-        open_y4m();
-    } else {
-        open_ppm();
-    }
-    if (width_ < 1 || height_ < 1 || width_ > kMaxSide || height_ > kMaxSide) reject("has no usable size");
+bool is_usable(const Form &form) {
+    constexpr int most = 65536;
+    return form.width >= 1 && form.height >= 1 && form.width <= most && form.height <= most;
 }
 
-void Source::reject(const std::string &why) const {
-    throw std::runtime_error(
-        "'" + path_ + "' " + why +
-        ". derain-native reads PPM pictures (P6) and YUV4MPEG2 video (4:2:0, 8 bits); make one with: "
-        "ffmpeg -i YOURS -pix_fmt yuv420p OUT.y4m");
+Picture Source::picture() const {
+    return make_picture(form_.is_video ? DERAIN_FORMAT_I420 : DERAIN_FORMAT_RGB, form_.width, form_.height,
+                        form_.colour);
 }
 
-std::string Source::line(size_t limit) {
-    std::string text;
-    for (int byte = stream_.get(); byte != '\n'; byte = stream_.get()) {
-        if (byte < 0 || text.size() >= limit) reject("has no whole header");
-        text += static_cast<char>(byte);
-    }
-    return text;
+std::string ending_of(const std::string &path) {
+    const size_t dot = path.find_last_of('.');
+    if (dot == std::string::npos || path.find('/', dot) != std::string::npos) return "";
+    std::string ending = path.substr(dot);
+    for (char &letter : ending) letter = static_cast<char>(std::tolower(static_cast<unsigned char>(letter)));
+    return ending;
 }
 
-void Source::open_ppm() {
-    std::vector<std::string> words;
-    // P6, width, height and the largest value, with comments anywhere between them.
-    while (words.size() < 4) {
-        const int byte = stream_.peek();
-        if (byte == '#') {
-            line(1000);
-        } else if (byte == ' ' || byte == '\n' || byte == '\t' || byte == '\r') {
-            stream_.get();
-        } else {
-            std::string word;
-            while (stream_.peek() > ' ' && word.size() < 10) word += static_cast<char>(stream_.get());
-            if (word.empty()) reject("is neither a PPM picture nor YUV4MPEG2 video");
-            words.push_back(word);
+std::unique_ptr<Source> open_source(const std::string &path) {
+    if (path == "-" || is_raw_file(path)) return open_raw_source(path);
+#ifdef DERAIN_WITH_GSTREAMER
+    return open_gst_source(path);
+#else
+    throw std::runtime_error("'" + path +
+                             "' is neither a PPM picture (P6) nor YUV4MPEG2 video (4:2:0), and this derain-native was "
+                             "built without GStreamer, which reads others. Make one: ffmpeg -i YOURS -pix_fmt yuv420p "
+                             "OUT.y4m");
+#endif
+}
+
+std::unique_ptr<Sink> open_sink(const std::string &path, const Form &form) {
+    const std::string ending = ending_of(path), what = form.is_video ? "a video" : "a picture";
+    if (path == "-" || ending == ".ppm" || ending == ".y4m") {
+        if (path != "-" && form.is_video != (ending == ".y4m")) {
+            throw std::runtime_error("'" + path + "' cannot hold " + what + ". Give it the ending " +
+                                     (form.is_video ? ".y4m" : ".ppm"));
         }
-        if (!words.empty() && words[0] != "P6") reject("is neither a PPM picture nor YUV4MPEG2 video");
+        return open_raw_sink(path, form);
     }
-    stream_.get();
-    width_ = number(words[1]);
-    height_ = number(words[2]);
-    if (words[3] != "255") reject("has " + words[3] + " levels, not 255");
+#ifdef DERAIN_WITH_GSTREAMER
+    return open_gst_sink(path, form);
+#else
+    throw std::runtime_error("'" + path + "' is to hold " + what + ", and this derain-native was built without " +
+                             "GStreamer, which writes others than .ppm and .y4m");
+#endif
 }
 
-void Source::open_y4m() {
-    y4m_header_ = line(1000);
-    if (y4m_header_.compare(0, 10, "YUV4MPEG2 ") != 0) reject("is neither a PPM picture nor YUV4MPEG2 video");
-    format_ = DERAIN_FORMAT_I420;
-    bool full = false;
-    for (size_t at = y4m_header_.find(' '); at != std::string::npos; at = y4m_header_.find(' ', at + 1)) {
-        const size_t end = y4m_header_.find(' ', at + 1);
-        const std::string word = y4m_header_.substr(at + 1, end == std::string::npos ? end : end - at - 1);
-        if (word.empty()) continue;
-        const std::string value = word.substr(1);
-        if (word[0] == 'W') width_ = number(value);
-        if (word[0] == 'H') height_ = number(value);
-        const bool known = value == "420" || value == "420jpeg" || value == "420mpeg2" || value == "420paldv";
-        if (word[0] == 'C' && !known) reject("has the pixel format " + value);
-        full = full || word == "XCOLORRANGE=FULL";
-    }
-    // The format does not name a matrix. By custom, high definition is BT.709.
-    const bool high = height_ >= 720;
-    if (high) {
-        colour_ = full ? DERAIN_COLOUR_BT709_FULL : DERAIN_COLOUR_BT709_LIMITED;
-    } else {
-        colour_ = full ? DERAIN_COLOUR_BT601_FULL : DERAIN_COLOUR_BT601_LIMITED;
-    }
+PartialFile::~PartialFile() {
+    if (!partial_.empty()) std::remove(partial_.c_str());
 }
 
-bool Source::read(Picture &picture) {
-    if (is_video()) {
-        if (stream_.peek() < 0) return false;
-        if (line(1000).compare(0, 5, "FRAME") != 0) reject("is damaged: a frame does not begin with FRAME");
-    } else if (picture_read_) {
-        return false;
-    }
-    picture_read_ = true;
-    const auto size = static_cast<std::streamsize>(picture.bytes.size());
-    stream_.read(reinterpret_cast<char *>(picture.bytes.data()), size);
-    if (stream_.gcount() != size) reject("ends in the middle of a frame");
-    return true;
-}
-
-Sink::Sink(const std::string &path, const Source &source)
-    : path_(path), header_(source.header()), stream_(path == "-" ? std::cout : file_) {
-    if (path != "-") {
-        temporary_ = path + ".partial";
-        file_.open(temporary_, std::ios::binary);
-        if (!file_) throw std::runtime_error("'" + path + "' cannot be written (" + std::strerror(errno) + ")");
-    }
-    if (!header_.empty()) stream_ << header_ << '\n';
-}
-
-Sink::~Sink() {
-    if (!temporary_.empty()) std::remove(temporary_.c_str());
-}
-
-void Sink::write(const Picture &picture) {
-    if (header_.empty()) {
-        stream_ << "P6\n" << picture.frame.width << ' ' << picture.frame.height << "\n255\n";
-    } else {
-        stream_ << "FRAME\n";
-    }
-    stream_.write(reinterpret_cast<const char *>(picture.bytes.data()),
-                  static_cast<std::streamsize>(picture.bytes.size()));
-    if (!stream_) throw std::runtime_error("'" + path_ + "' cannot be written; is the disk full?");
-}
-
-void Sink::finish() {
-    stream_.flush();
-    if (!stream_) throw std::runtime_error("'" + path_ + "' cannot be written; is the disk full?");
-    if (temporary_.empty()) return;
-    file_.close();
-    if (std::rename(temporary_.c_str(), path_.c_str()) != 0) {
+void PartialFile::rename() {
+    if (std::rename(partial_.c_str(), path_.c_str()) != 0) {
         throw std::runtime_error("'" + path_ + "' cannot be written (" + std::strerror(errno) + ")");
     }
-    temporary_.clear();
+    partial_.clear();
 }
