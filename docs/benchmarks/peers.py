@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import onnx
@@ -141,8 +140,14 @@ def load_prenet(folder: Path) -> Any:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     # Its file imports torchvision, and uses nothing of it.
-    with patch.dict(sys.modules, {"torchvision": ModuleType("torchvision")}):
+    missing = importlib.util.find_spec("torchvision") is None
+    if missing:
+        sys.modules["torchvision"] = ModuleType("torchvision")
+    try:
         spec.loader.exec_module(module)
+    finally:
+        if missing:
+            del sys.modules["torchvision"]
     network = module.PReNet(recurrent_iter=6, use_GPU=False)
     network.load_state_dict(torch.load(folder / PRENET_WEIGHTS, map_location="cpu", weights_only=True))
     return network.eval()

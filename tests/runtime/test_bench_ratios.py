@@ -21,7 +21,7 @@ FOLDER = Path(__file__).resolve().parents[2] / "docs" / "benchmarks"
 
 # In the place of the authors' file: the same names, one convolution that doubles the picture.
 NETWORKS = """
-import torch, torchvision
+import cv2, torch, torchvision
 class PReNet(torch.nn.Module):
     def __init__(self, recurrent_iter, use_GPU):
         super().__init__()
