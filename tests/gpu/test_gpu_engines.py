@@ -116,6 +116,39 @@ def test_device_arrays_of_torch(engine_backend: type[EngineBackend], path: Path)
             assert close(seen.cpu().numpy(), expected(frame(seed=seed)))
 
 
+def test_a_consumer_in_another_stream_sees_the_result(engine_backend: type[EngineBackend], path: Path) -> None:
+    """DLPack orders the reader behind the stream of a result: PyTorch reads in its own, without a wait between."""
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("this PyTorch has no CUDA")
+    derains, reads = torch.cuda.Stream(), torch.cuda.Stream()
+    with load_on_device(path, engine_backend.name) as model:
+        for seed in range(10):
+            with torch.cuda.stream(derains):
+                given = torch.from_numpy(frame(1080, 1920, seed)).cuda()
+            clean, _ = model(given, stream=derains)
+            with torch.cuda.stream(reads):
+                seen = torch.from_dlpack(clean).clone()
+            reads.synchronize()
+            assert close(seen.cpu().numpy(), expected(frame(1080, 1920, seed)))
+            derains.synchronize()
+
+
+def test_kernels_of_tensorrt_rtx_are_kept(engine_backend: type[EngineBackend], path: Path) -> None:
+    if engine_backend.name != "tensorrt-rtx":
+        pytest.skip("only TensorRT-RTX compiles kernels when an engine is used")
+    times = []
+    for _ in range(3):  # built and compiled; compiled for this size; taken from the cache
+        begin = time.perf_counter()
+        with derain.load(path, backend=engine_backend.name) as model:
+            assert close(model(frame()), expected(frame()))
+        times.append(time.perf_counter() - begin)
+    (kernels,) = (path.parent / "cache").glob("kernels-*.cache")
+    print(
+        f"\nfrom load to first frame: {', '.join(f'{t:.2f} s' for t in times)}; kernels {kernels.stat().st_size} bytes"
+    )
+
+
 def test_device_arrays_of_cupy(engine_backend: type[EngineBackend], path: Path) -> None:
     cupy = pytest.importorskip("cupy")
     stream = cupy.cuda.Stream(non_blocking=True)
