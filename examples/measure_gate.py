@@ -1,4 +1,6 @@
-"""What the rain gate misses and what it saves. Run: python measure_gate.py RAINY_FOLDER DRY_FOLDER [splits.json]
+"""What the rain gate misses and what it saves.
+
+Run: python measure_gate.py RAINY_FOLDER DRY_FOLDER [splits.json [MODEL]]
 
 Each picture is looked at once; then each becomes a clip, a window that pans over it at 30 frames a second, which goes
 through the gate as a stream does. `splits.json` lists, by the folders' names, the pictures that no model was trained
@@ -23,7 +25,7 @@ from derain.runtime.parts import PartModel
 
 RAINY, DRY = Path(sys.argv[1]), Path(sys.argv[2])
 HELD_OUT = json.loads(Path(sys.argv[3]).read_text()) if sys.argv[3:] else {}
-MODEL = resolve("nano")
+MODEL = resolve(sys.argv[4] if sys.argv[4:] else "nano")
 RATE, SECONDS = 30, 12.0
 WINDOW = 0.7  # of each side
 

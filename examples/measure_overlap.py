@@ -1,8 +1,9 @@
-"""How much of its slowest part's rate a file job keeps. Run: python measure_overlap.py clip.mp4 [backend]
+"""How much of its slowest part's rate a file job keeps. Run: python measure_overlap.py clip.mp4 [simulated | BACKEND]
 
-First with simulated devices that wait without using the CPU, as a GPU does: decoding and encoding should hide behind
-them. Then with the shipped `nano` on the CPU, where all share the cores: there the measure is the core-seconds of the
-parts alone, divided by the cores. Other work on the machine counts against the second figure.
+`simulated`: devices that wait without using the CPU, as a GPU does; decoding and encoding should hide behind them. Else
+the shipped `nano` on the CPU, where all share the cores: there the measure is the core-seconds of the parts alone,
+divided by the cores. Other work on the machine counts against the second figure, and so does opening the model for its
+lanes, once for each job: take a clip of a thousand frames or more.
 """
 
 import dataclasses
@@ -14,20 +15,23 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import derain
+from derain.runtime.flight import flight_of
 from derain.runtime.job import Job, run_job
 from derain.runtime.media.items import Frame
 from derain.runtime.media.video_reader import VideoReader
 from derain.runtime.media.video_writer import VideoWriter
-from derain.runtime.pipeline import Derained, Infer
+from derain.runtime.pipeline import Derained, Infer, Overlapped
 
 CLIP = Path(sys.argv[1])
 BACKEND = sys.argv[2] if sys.argv[2:] else "auto"
 DEVICE_SECONDS = 1 / 30
 ROUNDS = 3
+WARM = 12  # frames after which an engine has settled on their size
 HELD = 60  # decoded frames that encoder and model get again and again when they are measured alone
 
 
@@ -65,11 +69,11 @@ class InFlight:
 
 
 def through(device: Infer, frames: list[Frame]) -> Iterator[Derained]:
-    """A device alone, as busy as its slots allow."""
-    if not isinstance(device, InFlight):
+    """Inference alone, as busy as its slots allow."""
+    if not isinstance(device, Overlapped):
         yield from map(device, frames)
         return
-    begun = deque()
+    begun: deque[Any] = deque()
     for frame in frames:
         if len(begun) == device.slots:
             yield device.finish(begun.popleft())
@@ -95,47 +99,61 @@ def job(infer: Infer | None, model: derain.runtime.model.Model, folder: Path) ->
     return run_job(Job(CLIP, folder / "out.mp4", force=True), model, infer=infer).stats.frames
 
 
+def decode() -> int:
+    """The first part alone."""
+    return sum(1 for _ in frames_of(CLIP))
+
+
+def encode(frames: list[Frame], folder: Path) -> int:
+    """The last part alone."""
+    with VideoReader(CLIP) as reader, VideoWriter(folder / "encoded.mp4", reader.info) as writer:
+        for frame in frames:
+            writer.write(frame.pixels, frame)
+    return len(frames)
+
+
+def simulated(model: derain.runtime.model.Model, frames: list[Frame], folder: Path) -> None:
+    """Devices that wait: a share of the slowest part's rate."""
+    others = min(measured(decode)[0], measured(lambda: encode(frames, folder))[0])
+    for name, make in (("one by one", OneByOne), ("in flight", InFlight)):
+        device, _ = measured(lambda make=make: sum(1 for _ in through(make(), frames)))
+        rate, _ = measured(lambda make=make: job(make(), model, folder))
+        print(f"simulated device, {name}: alone {device:.2f} frames/s; file to file {rate:.2f},", end=" ")
+        print(f"{rate / min(device, others):.1%} of the slowest part alone")
+
+
+def on_the_cpu(model: derain.runtime.model.Model, frames: list[Frame], folder: Path) -> None:
+    """Parts that share the cores: core-seconds alone against cores and time together."""
+    cores, shares, busy = len(os.sched_getaffinity(0)), [], []
+    for _ in range(ROUNDS):
+        with flight_of(model, frames=len(frames)) as flight:
+            infer = flight or (lambda frame: Derained(frame, model(frame.pixels)))
+            deque(through(infer, frames[:WARM]), maxlen=0)
+            parts = {
+                "decode": measured(decode),
+                "encode": measured(lambda: encode(frames, folder)),
+                "nano": measured(lambda infer=infer: sum(1 for _ in through(infer, frames))),
+            }
+        rate, cost = measured(lambda: job(None, model, folder))
+        shares.append(rate * sum(alone for _, alone in parts.values()) / cores)
+        busy.append(rate * cost / cores)
+        print(", ".join(f"{name} {alone:.1f} ({1e3 * cost:.1f})" for name, (alone, cost) in parts.items()), end="; ")
+        print(f"file to file {rate:.1f} ({1e3 * cost:.1f}): {shares[-1]:.1%}, cores {busy[-1]:.1%} busy", flush=True)
+    print(f"{model.device}: {np.median(shares):.1%} of the cores divided by the parts' core-seconds", end="; ")
+    print(f"the cores were {np.median(busy):.1%} busy")
+
+
 def main() -> None:
     """Measure and print."""
-    count = sum(1 for _ in frames_of(CLIP))
+    count = decode()
     held = list(itertools.islice(frames_of(CLIP), HELD))
     step = held[1].pts - held[0].pts
-    again = [dataclasses.replace(held[i % len(held)], index=i, pts=i * step) for i in range(count)]
-
-    with tempfile.TemporaryDirectory() as temporary, derain.load("nano", BACKEND) as model:
-        folder = Path(temporary)
-
-        def decode() -> int:
-            return sum(1 for _ in frames_of(CLIP))
-
-        def encode() -> int:
-            with VideoReader(CLIP) as reader, VideoWriter(folder / "encoded.mp4", reader.info) as writer:
-                for frame in again:
-                    writer.write(frame.pixels, frame)
-            return count
-
-        def infer() -> int:
-            return sum(1 for frame in again if model(frame.pixels) is not None)
-
-        model(held[0].pixels)  # warm
-        alone = {name: measured(work) for name, work in {"decode": decode, "encode": encode, "nano": infer}.items()}
-        height, width = held[0].pixels.shape[:2]
-        print(f"{count} frames of {width} x {height}; frames/s alone (core-ms per frame):")
-        print(", ".join(f"{name} {rate:.1f} ({1e3 * cost:.1f})" for name, (rate, cost) in alone.items()))
-        for name, make in (("one by one", OneByOne), ("in flight", InFlight)):
-            device, _ = measured(lambda make=make: sum(1 for _ in through(make(), again)))
-            rate, _ = measured(lambda make=make: job(make(), model, folder))
-            slowest = min(device, alone["decode"][0], alone["encode"][0])
-            print(f"simulated device, {name}: alone {device:.2f} frames/s; file to file {rate:.2f},", end=" ")
-            print(f"{rate / slowest:.1%} of the slowest part alone")
-        cores, shares, busy = len(os.sched_getaffinity(0)), [], []
-        for _ in range(ROUNDS):
-            costs = [measured(work)[1] for work in (decode, encode, infer)]
-            rate, cost = measured(lambda: job(None, model, folder))
-            shares.append(rate * sum(costs) / cores)
-            busy.append(rate * cost / cores)
-        print(f"CPU, {model.device}: {np.median(shares):.1%} of the cores divided by the parts' core-seconds", end=" ")
-        print(f"({', '.join(f'{share:.0%}' for share in shares)}); the cores were {np.median(busy):.0%} busy")
+    frames = [dataclasses.replace(held[i % len(held)], index=i, pts=i * step) for i in range(count)]
+    height, width = held[0].pixels.shape[:2]
+    print(f"{count} frames of {width} x {height}; in brackets core-ms per frame")
+    backend = "auto" if BACKEND == "simulated" else BACKEND
+    with tempfile.TemporaryDirectory() as folder, derain.load("nano", backend) as model:
+        (simulated if BACKEND == "simulated" else on_the_cpu)(model, frames, Path(folder))
 
 
 main()

@@ -27,7 +27,8 @@ def run(
         list[str],
         typer.Argument(
             help="A picture, a folder, a video file; or live: v4l2:///dev/video0, csi://0, rtsp://..., http://..., a "
-            "GStreamer pipeline ('v4l2src ! videoconvert'). Several run at once; NAME=SOURCE names one."
+            "GStreamer pipeline ('v4l2src ! videoconvert'). Several streams run at once, several files one after the "
+            "other; NAME=SOURCE names one."
         ),
     ],
     *,
@@ -36,8 +37,9 @@ def run(
         typer.Option(
             "-o",
             "--output",
-            help="A picture, a folder, or a .mp4, .mkv or .mov file, like the source. Live also: rtmp://..., "
-            "rtsp://..., a GStreamer pipeline ('gst:autovideosink'); with several sources it holds {name}.",
+            help="A picture, a folder, a .mp4, .mkv or .mov file, or numbered pictures (out/%06d.png). Live also: "
+            "rtmp://..., rtsp://..., a GStreamer pipeline ('gst:autovideosink' is a window), jetson:FILE (its hardware "
+            "encoder), null: (nothing). With several sources a folder, or a name that holds {name}.",
         ),
     ] = None,
     side_by_side: Annotated[bool, typer.Option("--compare", help="Write original and result side by side.")] = False,
@@ -45,10 +47,15 @@ def run(
         bool, typer.Option("--attention", help="Also write the rain map of a file, as NAME.rain.*")
     ] = False,
     gate: Annotated[
-        str, typer.Option(help="auto: dry frames pass untouched; always: derain and measure; off: derain.")
-    ] = "off",
+        str | None,
+        typer.Option(
+            help="auto: dry frames pass untouched; always: derain and measure; off: derain.",
+            show_default="off; always with --preview",
+        ),
+    ] = None,
     rain_log: Annotated[
-        Path | None, typer.Option(help="Rain intensity of each frame, as lines of JSON. Needs --gate auto or always.")
+        Path | None,
+        typer.Option(help="Rain intensity of each frame: a .csv, or lines of JSON (- for the terminal). Needs --gate."),
     ] = None,
     tile: Annotated[
         int | None, typer.Option(help="Cut frames into tiles of this side: large frames, less memory.")
@@ -59,10 +66,11 @@ def run(
     policy: Annotated[
         str | None,
         typer.Option(
-            help="A frame that comes while one waits: drop-oldest, drop-newest or block.",
-            show_default="drop-oldest, for files block",
+            help="A live frame that comes while one waits: drop-oldest, drop-newest or block.",
+            show_default="drop-oldest; block for what has an end",
         ),
     ] = None,
+    once: Annotated[bool, typer.Option("--once", help="A live source that ends in order is not opened again.")] = False,
     preview: Annotated[
         bool, typer.Option("--preview", help="Serve a page with before and after. A file then plays like a camera.")
     ] = False,
@@ -76,11 +84,11 @@ def run(
     threads: Annotated[
         int | None, typer.Option(help="CPU threads for inference.", show_default="the physical cores")
     ] = None,
-    codec: Annotated[str, typer.Option(help="Of a live output: h264, h265 or av1.")] = "h264",
-    crf: Annotated[int, typer.Option(help="x264 quality of a video: 0 lossless, 18 transparent, 51 coarse.")] = 18,
+    codec: Annotated[str, typer.Option(help="Of a video: h264, h265 or av1.")] = "h264",
+    crf: Annotated[int, typer.Option(help="Quality of a video: 0 finest, 18 transparent, 51 coarse (AV1: 63).")] = 18,
     force: Annotated[bool, typer.Option("--force", help="Overwrite outputs that exist.")] = False,
 ) -> None:
-    """Derain a picture, a folder, a video with its sound and timestamps, or live streams.
+    """Derain pictures, folders, videos with their sound and timestamps, or live streams.
 
     Ctrl-C finishes what was read: the file holds the part so far and plays.
     """
@@ -106,6 +114,7 @@ def run(
             codec=codec,
             crf=crf,
             force=force,
+            once=once,
         )
     )
 
@@ -170,7 +179,11 @@ def _print_summary(model: Derainer, result: JobResult) -> None:
 
     console = Console(markup=False, highlight=False, soft_wrap=True)
     stats = result.stats
-    times = ", ".join(f"{name} {stage.median:.1f} (p99 {stage.p99:.1f})" for name, stage in stats.stages.items())
+    at_once = {"infer": f", {stats.at_once} at once"} if stats.at_once > 1 else {}
+    times = ", ".join(
+        f"{name} {stage.median:.1f} (p99 {stage.p99:.1f}{at_once.get(name, '')})"
+        for name, stage in stats.stages.items()
+    )
     console.print(f"{stats.frames} frames in {stats.seconds:.1f} s: {stats.fps:.1f} frames/s; ms per frame: {times}")
     console.print(f"{model.card.name} with {model.device} ({model.backend_reason})")
     for output in result.outputs:

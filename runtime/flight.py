@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -12,9 +13,10 @@ import numpy as np
 from derain.errors import BackendError
 from derain.runtime.backends.base import Buffers
 from derain.runtime.backends.device_runner import DEFAULT_SLOTS
+from derain.runtime.lanes import Lanes, lanes_for
 from derain.runtime.media.items import Frame, Picture
 from derain.runtime.model import Derainer, Model, require_fixed_size, require_frame
-from derain.runtime.pipeline import Derained
+from derain.runtime.pipeline import Derained, Overlapped
 from derain.runtime.ports import PortBuffers, RainMap
 
 
@@ -100,8 +102,20 @@ class Flight:
                 self.finish(begun)
 
 
-def flight_of(model: Derainer, attention: bool = False) -> Flight | None:
-    """A model's frames in flight; None where its backend runs one frame at a time."""
-    if isinstance(model, Model) and isinstance(model.backend, Overlapping):
-        return Flight(model, model.backend, attention)
-    return None
+@contextmanager
+def flight_of(model: Derainer, attention: bool = False, frames: int | None = None) -> Iterator[Overlapped | None]:
+    """A model's frames in flight while the block runs; None where one at a time is best.
+
+    Args:
+        attention: give the rain map with each result.
+        frames: how many will come, None when unknown.
+    """
+    if not isinstance(model, Model):
+        yield None
+    elif isinstance(model.backend, Overlapping):
+        yield Flight(model, model.backend, attention)
+    elif (lanes := lanes_for(model.backend, frames)) > 1:
+        with Lanes(model, lanes, attention) as flying:
+            yield flying
+    else:
+        yield None

@@ -15,8 +15,9 @@ from derain.errors import UsageError
 from derain.images import IMAGE_SUFFIXES, list_images
 from derain.runtime import compare, pipeline
 from derain.runtime.flight import flight_of
+from derain.runtime.media.codecs import Codec, require_crf
 from derain.runtime.media.items import Frame, Passenger, Picture, Sink, Source
-from derain.runtime.media.pictures import PictureSink, PictureSource
+from derain.runtime.media.pictures import PictureSink, PictureSource, is_sequence
 from derain.runtime.media.video_reader import VideoReader
 from derain.runtime.media.video_writer import VIDEO_SUFFIXES, VideoWriter, require_video_suffix
 from derain.runtime.model import Derainer
@@ -34,10 +35,11 @@ class Job:
     Attributes:
         source: a picture, a folder of pictures, or a video file.
         target: a picture, a folder, or a ``.mp4``, ``.mkv``, ``.mov`` file, matching the source; for a picture or a
-            video also an existing folder, which then gets a file of the source's name.
+            video also an existing folder, which then gets a file of the source's name; for a video also a numbered
+            sequence of pictures (``out/%06d.png``).
         side_by_side: write original and result beside each other instead of the result alone.
         attention: also write the rain map, as ``NAME.rain.SUFFIX`` or into ``TARGET/rain``.
-        crf: x264's quality, for video.
+        codec, crf: what a video is encoded with, and its quality as that encoder counts it.
         force: overwrite existing outputs.
     """
 
@@ -45,6 +47,7 @@ class Job:
     target: Path
     side_by_side: bool = False
     attention: bool = False
+    codec: Codec = "h264"
     crf: int = 18
     force: bool = False
 
@@ -118,10 +121,26 @@ def run_job(
                 else:
                     output.sink.write(output.render(outcome), outcome.frame)
 
-        chosen = infer or flight_of(model, job.attention) or call
-        stats = pipeline.run(source, chosen, deliver, stop=stop, progress=progress)
+        if infer is None:
+            infer = stack.enter_context(flight_of(model, job.attention, source.frame_count)) or call
+        stats = pipeline.run(source, infer, deliver, stop=stop, progress=progress)
     warnings = source.warnings + [warning for output in outputs for warning in output.sink.warnings]
     return JobResult(stats, targets, warnings, source.damaged if isinstance(source, PictureSource) else 0)
+
+
+def check_job(job: Job) -> None:
+    """Find out what is wrong with a job before anything is read or written, as far as names tell it.
+
+    Raises:
+        UsageError: as for :func:`run_job`.
+    """
+    _open(job)
+
+
+def inside(folder: Path, source: Path, name: str) -> Path:
+    """Where a picture or a video goes in a folder of results: under ``name``, with a suffix that can be written."""
+    suffix = source.suffix if source.suffix.lower() in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES) else ".mp4"
+    return folder / f"{name}{suffix}"
 
 
 def _open(job: Job) -> tuple[VideoReader | PictureSource, list[Path]]:
@@ -133,10 +152,11 @@ def _open(job: Job) -> tuple[VideoReader | PictureSource, list[Path]]:
         return _open_folder(job)
     picture = source.suffix.lower() in IMAGE_SUFFIXES
     if target.is_dir():
-        keeps_suffix = picture or source.suffix.lower() in VIDEO_SUFFIXES
-        target = target / (source.name if keeps_suffix else f"{source.stem}.mp4")
+        target = inside(target, source, source.stem)
     if not picture:
-        require_video_suffix(target)
+        if not is_sequence(str(target)):
+            require_video_suffix(target)
+            require_crf(job.codec, job.crf)
     elif target.suffix.lower() not in IMAGE_SUFFIXES:
         raise UsageError(
             f"Output '{target}' does not fit the picture '{source}'",
@@ -146,7 +166,7 @@ def _open(job: Job) -> tuple[VideoReader | PictureSource, list[Path]]:
     if job.attention:
         targets.append(target.with_name(f"{target.stem}.{RAIN}{target.suffix}"))
     for path in targets:
-        _require_free(path, source, job.force)
+        _require_free(path if picture else _picture(path, 0), source, job.force)
     return PictureSource([source]) if picture else VideoReader(source), targets
 
 
@@ -176,13 +196,20 @@ def _require_free(target: Path, source: Path, force: bool) -> None:
 
 def _sink(job: Job, source: Source, target: Path, render: Render) -> Sink:
     if isinstance(source, VideoReader):
+        if is_sequence(str(target)):
+            return PictureSink(lambda frame: _picture(target, frame.index))
         info = source.info
         if render is _side_by_side:
             info = info.shown(compare.compared_width(info.width), info.height)
-        return VideoWriter(target, info, job.crf, sound=render is not _rain)
+        return VideoWriter(target, info, job.crf, sound=render is not _rain, codec=job.codec)
     if job.source.is_dir():
         return PictureSink(lambda frame: target / frame.name)
     return PictureSink(lambda frame: target)
+
+
+def _picture(target: Path, number: int) -> Path:
+    """One picture of a numbered sequence; the path itself where it is none."""
+    return Path(str(target) % number) if is_sequence(str(target)) else target
 
 
 def _clean(derained: Derained) -> Picture:

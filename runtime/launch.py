@@ -4,57 +4,33 @@ from __future__ import annotations
 
 import secrets
 import sys
-from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from derain.companions import beside
 from derain.errors import UsageError
 from derain.models import resolve
-from derain.runtime.commands import run_with_progress
-from derain.runtime.gate import MODES, GateSettings
+from derain.runtime.gate import MODES
 from derain.runtime.job import Job
+from derain.runtime.launch_files import file_jobs, run_files
 from derain.runtime.live.addresses import Address, parse_address
-from derain.runtime.live.job import LiveOptions, inference, stream_specs
+from derain.runtime.live.job import LiveOptions, stream_specs, with_distinct_names
+from derain.runtime.live.outputs import NULL, is_path, require_free
+from derain.runtime.live.rain_log import LogForm, RainLog
 from derain.runtime.live.run import LiveRun
-from derain.runtime.live.sinks import CODECS, RainLog
 from derain.runtime.live.stream import POLICIES
+from derain.runtime.media.codecs import CODECS, require_crf
 from derain.runtime.model import Derainer, load
 from derain.runtime.parts import PartModel
-from derain.runtime.pipeline import Derained
+from derain.runtime.run_options import RunOptions, one_of
 from derain.runtime.tiling import load_tiled
 
 if TYPE_CHECKING:
     from derain.runtime.preview.server import PreviewServer
 
-T = TypeVar("T")
+PREVIEW_ADDRESS = "127.0.0.1:8270"
 _LOCAL = ("127.0.0.1", "localhost", "::1")
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """The options of ``derain run``, as they were given."""
-
-    model: str
-    sources: list[str]
-    output: str | None
-    side_by_side: bool
-    attention: bool
-    gate: str
-    rain_log: Path | None
-    tile: int | None
-    steady: float
-    policy: str | None
-    preview: bool
-    preview_address: str
-    preview_token: str | None
-    backend: str
-    threads: int | None
-    codec: str
-    crf: int
-    force: bool
 
 
 def launch(options: RunOptions) -> None:
@@ -64,39 +40,52 @@ def launch(options: RunOptions) -> None:
         UsageError: options that do not go together.
         typer.Exit: see :func:`run_with_progress` and :func:`derain.runtime.live.console.run_live`.
     """
-    addresses = [parse_address(text) for text in options.sources]
-    gate = _one_of(options.gate, MODES, "--gate")
+    addresses = with_distinct_names([parse_address(text) for text in options.sources])
+    # Whoever looks at the page wants to see the rain; measuring it costs next to nothing there.
+    gate = one_of(options.gate or ("always" if options.preview else "off"), MODES, "--gate")
+    codec = one_of(options.codec, CODECS, "--codec")
+    policy = None if options.policy is None else one_of(options.policy, POLICIES, "--policy")
+    require_crf(codec, options.crf)
     if options.rain_log is not None and gate == "off":
         raise UsageError("--rain-log needs a rain gate that measures", fix="Add --gate auto or --gate always")
     if options.output is None and not options.preview and options.rain_log is None:
         raise UsageError("Nothing would be done with the result", fix="Give an output (-o), --preview, or --rain-log")
-    file_job = len(addresses) == 1 and not addresses[0].live and not options.preview and _is_path(options.output)
-    if not file_job:
-        _check_live(options, addresses)
+    if not options.preview and options.preview_address != PREVIEW_ADDRESS:
+        raise UsageError("--preview-address is given without --preview", fix="Add --preview")
+    output = None if options.output is None else options.output.removeprefix("file://")
+    files = not options.preview and not any(address.live for address in addresses)
+    jobs: list[Job] = []
+    if files and output is not None and is_path(output):
+        jobs = file_jobs(options, output, addresses, codec, policy)
+    live = LiveOptions(
+        output=output,
+        policy=policy,
+        replay=options.preview and output is None,
+        once=options.once,
+        gate=gate,
+        side_by_side=options.side_by_side,
+        codec=codec,
+        crf=options.crf,
+        keep_map=options.preview,
+        steady=options.steady,
+    )
+    if not jobs:
+        _check_live(options, live, addresses)
     with ExitStack() as stack:
         model = _open_model(options, stack)
         look = _attention_part(options, stack) if gate == "auto" else None
         log = _rain_log(options, stack)
-        if not file_job:
-            _launch_live(options, addresses, model, look, log, stack)
-            return
-        infer = None
-        if gate != "off" or options.steady:
-            infer = inference(model, look, gate, GateSettings(), options.attention, options.steady)
-        name = addresses[0].name
-        job = Job(
-            Path(addresses[0].target),
-            Path(options.output or ""),
-            options.side_by_side,
-            options.attention,
-            options.crf,
-            options.force,
-        )
-        run_with_progress(job, model, infer, None if log is None else _logger(log, name))
+        if jobs:
+            run_files(options, gate, jobs, addresses, model, look, log)
+        else:
+            _launch_live(options, live, addresses, model, look, log, stack)
+        if log is not None and log.problem is not None:
+            raise log.problem
 
 
 def _launch_live(
     options: RunOptions,
+    live: LiveOptions,
     addresses: list[Address],
     model: Derainer,
     look: PartModel | None,
@@ -105,27 +94,14 @@ def _launch_live(
 ) -> None:
     from derain.runtime.live.console import run_live
 
-    live = LiveOptions(
-        output=options.output,
-        policy=None if options.policy is None else _one_of(options.policy, POLICIES, "--policy"),
-        replay=options.preview and options.output is None,
-        gate=_one_of(options.gate, MODES, "--gate"),
-        side_by_side=options.side_by_side,
-        codec=_one_of(options.codec, CODECS, "--codec"),
-        crf=options.crf,
-        keep_map=options.preview,
-        steady=options.steady,
-    )
     run = LiveRun(stream_specs(addresses, model, live, look, log))
-    server = _preview(options, run) if options.preview else None
-
-    def serve() -> None:
-        if server is not None:
-            stack.callback(server.stop)
-            server.start()
-            print(f"Preview: {server.url}", file=sys.stderr, flush=True)
-
-    run_live(run, f"{model.card.name} with {model.device} ({model.backend_reason})", serve)
+    if options.preview:
+        # Before any camera is opened or any file is begun: an address that is taken is told now.
+        server = _preview(options, run)
+        stack.callback(server.stop)
+        server.start()
+        print(f"Preview: {server.url}", file=sys.stderr, flush=True)
+    run_live(run, f"{model.card.name} with {model.device} ({model.backend_reason})")
 
 
 def _preview(options: RunOptions, run: LiveRun) -> PreviewServer:
@@ -141,16 +117,16 @@ def _preview(options: RunOptions, run: LiveRun) -> PreviewServer:
     return PreviewServer(run, host, int(port), token)
 
 
-def _check_live(options: RunOptions, addresses: list[Address]) -> None:
+def _check_live(options: RunOptions, live: LiveOptions, addresses: list[Address]) -> None:
     if options.attention:
         raise UsageError("--attention writes rain maps of files only", fix="Use --rain-log or --preview")
-    output = options.output
-    if output is None or options.force or not _is_path(output):
-        return
     for address in addresses:
-        path = Path(output.replace("{name}", address.name))
-        if path.is_file():
-            raise UsageError(f"Output '{path}' exists already", fix="Give another name, or overwrite it with --force")
+        if live.output is not None and not options.force:
+            require_free(live.output, address.name)
+        if address.kind == "file" and not Path(address.target).exists():
+            raise UsageError(f"Source '{address.target}' does not exist", expected="a picture, a folder, or a video")
+    if live.output not in (None, NULL) and any(address.kind == "file" for address in addresses):
+        print("Note: this output has no sound; a file written by -o without --preview keeps it.", file=sys.stderr)
 
 
 def _open_model(options: RunOptions, stack: ExitStack) -> Derainer:
@@ -170,31 +146,15 @@ def _attention_part(options: RunOptions, stack: ExitStack) -> PartModel | None:
 
 
 def _rain_log(options: RunOptions, stack: ExitStack) -> RainLog | None:
-    if options.rain_log is None:
+    path = options.rain_log
+    if path is None:
         return None
-    if str(options.rain_log) == "-":
-        return RainLog(sys.stdout)
-    return RainLog(stack.enter_context(options.rain_log.open("w", encoding="utf-8")))
-
-
-def _logger(log: RainLog, name: str) -> Callable[[Derained], None]:
-    def add(derained: Derained) -> None:
-        log.add(name, derained.frame.index, derained.frame.seconds or 0.0, derained.intensity, derained.gated)
-
-    return add
-
-
-def _is_path(output: str | None) -> bool:
-    return output is not None and "://" not in output and " ! " not in output and not output.startswith("gst:")
-
-
-def _one_of(value: str, choices: Sequence[T], option: str) -> T:
-    """The choice that is written like ``value``.
-
-    Raises:
-        UsageError: there is none.
-    """
-    for choice in choices:
-        if choice == value:
-            return choice
-    raise UsageError(f"{option} is '{value}'", expected=f"one of: {', '.join(map(str, choices))}")
+    if str(path) == "-":
+        log = RainLog(sys.stdout, vital=True)
+    else:
+        form: LogForm = "csv" if path.suffix.lower() == ".csv" else "json"
+        vital = options.output is None and not options.preview
+        path.parent.mkdir(parents=True, exist_ok=True)
+        log = RainLog(path.open("w", encoding="utf-8", newline=""), form, vital)
+    stack.callback(log.close)
+    return log

@@ -141,7 +141,8 @@ class _Run:
         if progress is not None:
             progress(self.frames)
         stages_ms = {name: watch.result() for name, watch in self._watches.items()}
-        return RunStats(self.frames, time.perf_counter() - begin, stages_ms, self._stopped)
+        at_once = self._infer.slots if isinstance(self._infer, Overlapped) else 1
+        return RunStats(self.frames, time.perf_counter() - begin, stages_ms, self._stopped, at_once)
 
     def _stages(self) -> dict[str, Callable[[], None]]:
         infer = self._infer

@@ -46,12 +46,14 @@ class RunStats:
         seconds: from the start of the first stage to the end of the last one.
         stages: by name (``decode``, ``infer``, ``encode``).
         stopped: the run was asked to stop before the source ended.
+        at_once: frames in the stage ``infer`` at the same time; its times include waiting for one another.
     """
 
     frames: int
     seconds: float
     stages: dict[str, StageTime]
     stopped: bool
+    at_once: int = 1
 
     @property
     def fps(self) -> float:

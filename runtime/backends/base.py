@@ -24,14 +24,16 @@ BackendT = TypeVar("BackendT", bound="type[Backend]")
 
 
 class Backend(ABC):
-    """One model file opened for inference on one device. One thread at a time may call :meth:`infer`.
+    """One model file opened for inference on one device. One thread at a time may call :meth:`infer`, or one a lane.
 
     Subclasses implement the ``*_impl`` methods; the checks that all share are here.
 
     Args:
         path: the model file.
         card: its card; the ports tell names, types and layouts.
-        threads: CPU threads for one inference, None for :func:`derain.runtime.backends.threads.default_threads`.
+        threads: CPU threads of all lanes, None for :func:`derain.runtime.backends.threads.default_threads`.
+        lanes: inferences that run at once, each on its share of the threads. One lane has each frame done soonest; with
+            several, no thread waits for another within a frame, and more frames are done in a second.
     """
 
     name: ClassVar[str]
@@ -39,8 +41,10 @@ class Backend(ABC):
     """The Python package it needs."""
     extra: ClassVar[str]
     """The extra of derain that installs the package."""
+    most_lanes: ClassVar[int] = 1
+    """How many lanes it can be opened with."""
 
-    def __init__(self, path: Path, card: ModelCard, threads: int | None = None) -> None:
+    def __init__(self, path: Path, card: ModelCard, threads: int | None = None, lanes: int = 1) -> None:
         from derain.runtime.backends.threads import default_threads
 
         if threads is not None and threads < 1:
@@ -48,6 +52,12 @@ class Backend(ABC):
         self.path = path
         self.card = card
         self.threads = threads or default_threads()
+        if not 1 <= lanes <= min(self.most_lanes, self.threads):
+            raise UsageError(
+                f"The backend '{self.name}' was asked for {lanes} lanes on {self.threads} threads",
+                expected=f"1 to {min(self.most_lanes, self.threads)}",
+            )
+        self.lanes = lanes
         self._open = False
 
     @classmethod

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections import deque
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -12,10 +14,14 @@ from derain.runtime.backends.openvino_graph import streamline
 
 _DTYPES = {"u8": "uint8", "f32": "float32", "f16": "float16"}
 _SETTLED = 3  # frames of one size in a row, after which more of them are to be expected
+_MOST_LANES = 4  # each holds the arrays of a whole inference
 _SIZES_KEPT = 4  # as many sizes as the tiles of one frame have
+_LANES: dict[str, Any] = {"PERFORMANCE_HINT": "THROUGHPUT", "ENABLE_CPU_PINNING": False}
 _TOLERANCE = 1e-3  # of values in [0, 1], and of the share of levels that may differ by one
 
 Shapes: TypeAlias = tuple[tuple[int, ...], ...]
+Requests: TypeAlias = deque[Any]
+"""Of one compiled graph, one for each lane; a thread takes one, runs it, and puts it back."""
 
 
 @register
@@ -30,6 +36,7 @@ class OpenVinoCpu(Backend):
     name = "openvino"
     package = "openvino"
     extra = "openvino"
+    most_lanes = _MOST_LANES
 
     @property
     def device(self) -> str:
@@ -38,8 +45,10 @@ class OpenVinoCpu(Backend):
 
     def _open_impl(self) -> None:
         openvino: Any = self.import_package()
+        # Lanes share the cores with whatever feeds them: threads that are bound to a core would wait for that one.
+        how = {"PERFORMANCE_HINT": "LATENCY"} if self.lanes == 1 else _LANES | {"NUM_STREAMS": self.lanes}
         self._settings = {
-            "PERFORMANCE_HINT": "LATENCY",
+            **how,
             "INFERENCE_NUM_THREADS": self.threads,
             # CPUs with bfloat16 units would silently compute in it; the quality on the card was measured in float32.
             "INFERENCE_PRECISION_HINT": "f32",
@@ -51,14 +60,15 @@ class OpenVinoCpu(Backend):
             streamline(self._model, openvino.opset13)
             compiled = self._core.compile_model(self._model, "CPU", self._settings)
             self.require_ports(self._ports(compiled.inputs), self._ports(compiled.outputs))
-            self._any_size = compiled.create_infer_request()
+            self._any_size = self._requests(compiled)
         except (RuntimeError, TypeError) as error:
             raise self.refused("cannot load", error) from error
         self._tensor = openvino.Tensor
-        # Shapes of the inputs -> the request compiled for them; None where only the general one serves.
-        self._fixed: dict[Shapes, Any] = {}
+        # Shapes of the inputs -> the requests compiled for them; None where only the general ones serve.
+        self._fixed: dict[Shapes, Requests | None] = {}
         self._last: Shapes = ()
         self._in_a_row = 0
+        self._counting = threading.Lock()
 
     def _close_impl(self) -> None:
         self._fixed.clear()
@@ -69,19 +79,31 @@ class OpenVinoCpu(Backend):
         readable = {name: array if array.flags.writeable else array.copy() for name, array in inputs.items()}
         shapes = tuple(array.shape for array in inputs.values())
         try:
-            request = self._fixed.get(shapes)
-            if request is not None:
-                self._run(request, readable, outputs)
+            requests = self._fixed.get(shapes)
+            if requests is not None:
+                self._run(requests, readable, outputs)
                 return
             self._run(self._any_size, readable, outputs)
         except (RuntimeError, TypeError, ValueError) as error:
             raise self.refused("failed on", error) from error
-        self._in_a_row = self._in_a_row + 1 if shapes == self._last else 1
-        self._last = shapes
-        if self._in_a_row == _SETTLED and shapes not in self._fixed and self._model.is_dynamic():
+        with self._counting:
+            self._in_a_row = self._in_a_row + 1 if shapes == self._last else 1
+            self._last = shapes
+            settled = self._in_a_row == _SETTLED and shapes not in self._fixed and self._model.is_dynamic()
+        if settled:  # the other lanes go on with the general graph meanwhile
             self._fix(shapes, readable, outputs)
 
-    def _run(self, request: Any, inputs: Buffers, outputs: Buffers) -> None:
+    def _requests(self, compiled: Any) -> Requests:
+        return deque(compiled.create_infer_request() for _ in range(self.lanes))
+
+    def _run(self, requests: Requests, inputs: Buffers, outputs: Buffers) -> None:
+        request = requests.pop()
+        try:
+            self._run_one(request, inputs, outputs)
+        finally:
+            requests.append(request)
+
+    def _run_one(self, request: Any, inputs: Buffers, outputs: Buffers) -> None:
         for name, array in (inputs | outputs).items():
             request.set_tensor(name, self._tensor(array, shared_memory=True))
         request.infer(share_outputs=True)  # by default it would hand out copies of them besides
@@ -102,13 +124,13 @@ class OpenVinoCpu(Backend):
         try:
             model = self._model.clone()
             model.reshape({name: list(array.shape) for name, array in inputs.items()})
-            request = self._core.compile_model(model, "CPU", self._settings).create_infer_request()
-            self._run(request, inputs, found)
+            requests: Requests | None = self._requests(self._core.compile_model(model, "CPU", self._settings))
+            self._run(requests, inputs, found)
         except (RuntimeError, TypeError, ValueError, BackendError):
-            request = None  # the general graph has just served, and goes on to
+            requests = None  # the general graph has just served, and goes on to
         # OpenVINO 2026.4 has compiled a graph of fixed size into one that overwrites a tensor still to be read.
-        agrees = request is not None and all(_agree(found[name], array) for name, array in expected.items())
-        self._fixed[shapes] = request if agrees else None
+        agrees = requests is not None and all(_agree(found[name], array) for name, array in expected.items())
+        self._fixed[shapes] = requests if agrees else None
 
     def _ports(self, ports: list[Any]) -> dict[str, str]:
         """Name -> dtype name. A tensor has several names where the plugin merged nodes: the card's one counts."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 from derain.companions import beside
+from derain.errors import MediaError
 from derain.models import resolve
 from derain.runtime.gate import GateMode
 from derain.runtime.live.addresses import parse_address
@@ -71,8 +72,11 @@ class Pipeline:
         policy: None for ``drop-oldest`` with live sources and ``block`` with files.
         backend, threads: as for :func:`derain.load`.
 
+    A stream that fails ends alone, and :meth:`reports` tells why.
+
     Raises:
         UsageError: a source that makes no sense; and what :func:`derain.load` raises, on entering.
+        MediaError: at the end of the loop: no stream gave a single frame.
     """
 
     def __init__(
@@ -153,7 +157,11 @@ class Pipeline:
             if self._run.wait(0):
                 with self._changed:
                     if not self._results:
-                        return None
+                        break
+        reports = self._run.reports()
+        if all(report.state == "failed" and not report.delivered for report in reports):
+            raise MediaError("; ".join(f"{report.name}: {report.reason}" for report in reports))
+        return None
 
     def _delivering(self, spec: StreamSpec) -> StreamSpec:
         """The stream with a delivery that hands over here, and waits until its result before was taken."""

@@ -20,8 +20,9 @@ _ANALYSIS = {"analyzeduration": "1000000"}
 class AvSource:
     """The first video stream of something FFmpeg opens, frame by frame as it comes; sound is left alone.
 
-    A frame that cannot be decoded is counted in ``damaged`` and left out. A change of resolution gives frames of
-    the new size.
+    One that has a length, such as a file on a web server, is ``finite``: it waits, and its frames have their own times.
+    A frame that cannot be decoded is counted in ``damaged`` and left out. A change of resolution gives frames of the
+    new size.
 
     Args:
         where: a URL, a device, or an open binary file such as a pipe.
@@ -35,6 +36,7 @@ class AvSource:
     """
 
     frame_count: int | None = None
+    finite = False
 
     def __init__(
         self,
@@ -67,6 +69,8 @@ class AvSource:
             self._container.close()
             raise MediaError(f"'{self.name}' has no video that this FFmpeg decodes", expected="a video stream")
         self._stream: Any = self._container.streams.video[0]
+        # A file on a web server tells how long it is; cameras and what other programs write do not.
+        self.finite = "://" in str(self._where) and (self._container.duration or 0) > 0
         self._stream.thread_type = "SLICE"  # frame threading would hold as many frames back as there are threads
         return self
 
@@ -108,7 +112,8 @@ class AvSource:
     def _frame(self, decoded: Any, index: int) -> Frame:
         colour = self._colour or Colour.of(self._stream.codec_context)
         pixels = colour.to_bgr(decoded, decoded.width, decoded.height)
-        return Frame(pixels, index, pts=decoded.pts, duration=int(decoded.duration or 0))
+        own = float(decoded.pts * self._stream.time_base) if self.finite and decoded.pts is not None else None
+        return Frame(pixels, index, pts=decoded.pts, duration=int(decoded.duration or 0), seconds=own)
 
     def _lost(self, what: str, error: Exception) -> MediaError:
         why = getattr(error, "strerror", None) or str(error)

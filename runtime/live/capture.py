@@ -8,7 +8,7 @@ import logging
 from derain.errors import DerainError, MissingDependencyError, UsageError
 from derain.runtime.live.clock import Clock, Condition
 from derain.runtime.live.stream import Arrived, Stream
-from derain.runtime.media.items import Frame, Interruptible, Source
+from derain.runtime.media.items import Finite, Frame, Interruptible, Source
 
 # Readers given up while they hang in a driver or a system call. Each holds a thread until the call returns; a source
 # that hangs every time must not pile them up.
@@ -57,6 +57,10 @@ class Capture:
         stream.generation += 1
         if isinstance(self._source, Interruptible):
             self._source.interrupt()
+        if stream.finite:  # opened again, it would begin anew
+            stream.end("failed", f"no frame for {patience:g} s")
+            self._changed.notify_all()
+            return
         if self._readers > _MOST_HANGING:
             stream.end("failed", f"its source hung {self._readers} times without returning")
             self._changed.notify_all()
@@ -80,7 +84,7 @@ class Capture:
             with self._changed:
                 if stream.generation != generation:
                     break
-                if final or policy is None:
+                if final or policy is None or not (problem or policy.after_end):
                     stream.end("failed" if problem else "ended", problem)
                     self._changed.notify_all()
                     break
@@ -109,9 +113,13 @@ class Capture:
     def _read_once(self, generation: int) -> tuple[str, bool]:
         """What went wrong, empty when the source ended in order; and whether another attempt is pointless."""
         damaged = 0
+        finite = False
         try:
             with self._stream.spec.open() as source:
                 self._source = source
+                finite = isinstance(source, Finite) and source.finite
+                if finite:
+                    self._take_every_frame()
                 for item in source:
                     if source.damaged > damaged:
                         self._count_damaged(source.damaged - damaged)
@@ -121,11 +129,12 @@ class Capture:
                 self._count_damaged(source.damaged - damaged)
         except (UsageError, MissingDependencyError) as error:
             return str(error), True
+        # A file behind a URL that broke off would begin anew, and its frames would come twice.
         except DerainError as error:
-            return str(error), False
+            return str(error), finite
         except Exception as error:
-            return f"{type(error).__name__}: {error}", False
-        return "", False
+            return f"{type(error).__name__}: {error}", finite
+        return "", finite
 
     def _accept(self, frame: Frame, generation: int) -> bool:
         """Let a frame wait, by the stream's policy; False when this reader is not wanted any more."""
@@ -141,10 +150,10 @@ class Capture:
             stream.last_arrival = now
             stream.captured += 1
             if not stream.has_room():
-                if stream.spec.policy == "drop-newest":
+                if stream.policy == "drop-newest":
                     stream.dropped["busy"] += 1
                     return True
-                if stream.spec.policy == "drop-oldest":
+                if stream.policy == "drop-oldest":
                     stream.waiting.popleft()
                     stream.dropped["overtaken"] += 1
                 else:
@@ -160,6 +169,12 @@ class Capture:
             stream.index += 1
             self._changed.notify_all()
             return True
+
+    def _take_every_frame(self) -> None:
+        """A source that has an end waits, so nothing need be dropped unless that was asked for."""
+        with self._changed:
+            self._stream.finite = True
+            self._stream.policy = self._stream.spec.policy or "block"
 
     def _count_damaged(self, frames: int) -> None:
         with self._changed:

@@ -17,7 +17,7 @@ from derain.runtime.live.stream import StreamReport
 _REFRESH_SECONDS = 0.5
 
 
-def run_live(run: LiveRun, about: str, started: Callable[[], None] = lambda: None) -> list[StreamReport]:
+def run_live(run: LiveRun, about: str) -> list[StreamReport]:
     """Run until the streams end or a signal comes; then drain, and print what was done.
 
     Raises:
@@ -26,7 +26,6 @@ def run_live(run: LiveRun, about: str, started: Callable[[], None] = lambda: Non
     errors = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
     with stop_on_signals() as stop, _table(errors) as show:
         run.start()
-        started()
         while not run.wait(_REFRESH_SECONDS):
             if stop.is_set():
                 run.stop()

@@ -7,13 +7,15 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from derain.errors import UsageError
 from derain.runtime import compare
 from derain.runtime.gate import GateMode, GateSettings, RainGate
 from derain.runtime.live.addresses import Address
+from derain.runtime.live.outputs import open_sink, output_of, require_places
+from derain.runtime.live.rain_log import RainLog
 from derain.runtime.live.replay import Replay
-from derain.runtime.live.sinks import Codec, LiveSink, RainLog, open_sink
+from derain.runtime.live.sinks import LiveSink
 from derain.runtime.live.stream import Policy, Reconnect, StreamSpec
+from derain.runtime.media.codecs import Codec
 from derain.runtime.media.items import Frame, Source
 from derain.runtime.model import Derainer
 from derain.runtime.parts import PartModel
@@ -21,17 +23,16 @@ from derain.runtime.pipeline import Derained
 from derain.runtime.ports import Picture, RainMap
 from derain.runtime.steady import SteadyFilter
 
-NAME = "{name}"
-
 
 @dataclass(frozen=True)
 class LiveOptions:
     """How streams are treated.
 
     Attributes:
-        output: a path, folder, URL or GStreamer pipeline as :func:`derain.runtime.live.sinks.open_sink` takes it; with
-            several streams it holds ``{name}``. None for no output.
+        output: as :func:`derain.runtime.live.outputs.open_sink` takes it; with several streams it holds ``{name}``, or
+            is a folder (exists, or ends in ``/``) in which each stream records ``NAME.mp4``. None for no output.
         policy: None for ``drop-oldest`` with live sources and ``block`` with files.
+        once: a live source that ends in order is not opened again.
         replay: files play like cameras, in their own time and for ever.
         side_by_side: write original and result beside each other.
         keep_map: give the rain map with each result.
@@ -41,6 +42,7 @@ class LiveOptions:
     output: str | None = None
     policy: Policy | None = None
     replay: bool = False
+    once: bool = False
     gate: GateMode = "off"
     gate_settings: GateSettings = field(default_factory=GateSettings)
     side_by_side: bool = False
@@ -102,20 +104,18 @@ def stream_specs(
         UsageError: several streams would write to one output, or the output makes no sense.
     """
     addresses = with_distinct_names(addresses)
-    if options.output is not None and len(addresses) > 1 and NAME not in options.output:
-        raise UsageError(
-            f"{len(addresses)} streams would write to '{options.output}'",
-            expected=f"{NAME} in the output, for example 'out/{NAME}.mp4'",
-        )
+    if options.output is not None:
+        require_places(options.output, len(addresses))
     return [_spec(address, model, options, look, log) for address in addresses]
 
 
 def _spec(
     address: Address, model: Derainer, options: LiveOptions, look: PartModel | None, log: RainLog | None
 ) -> StreamSpec:
+    live = address.live or options.replay
     sink: LiveSink | None = None
     if options.output is not None:
-        sink = open_sink(options.output.replace(NAME, address.name), options.codec, options.crf)
+        sink = open_sink(output_of(options.output, address.name), options.codec, options.crf, live)
 
     def deliver(derained: Derained, seconds: float) -> None:
         if log is not None:
@@ -129,14 +129,13 @@ def _spec(
     def replayed() -> Source:
         return Replay(address.open)
 
-    live = address.live or options.replay
-    reconnect = dataclasses.replace(options.reconnect, leave=address.kind != "fifo") if live else None
+    reconnect = dataclasses.replace(options.reconnect, leave=address.kind != "fifo", after_end=not options.once)
     return StreamSpec(
         name=address.name,
         open=replayed if options.replay and not address.live else address.open,
         infer=inference(model, look, options.gate, options.gate_settings, options.keep_map, options.steady),
         deliver=deliver,
         finish=(lambda: None) if sink is None else sink.close,
-        policy=options.policy or ("drop-oldest" if live else "block"),
-        reconnect=reconnect,
+        policy=options.policy or (None if live else "block"),
+        reconnect=reconnect if live else None,
     )

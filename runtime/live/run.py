@@ -162,10 +162,11 @@ class LiveRun:
             with self._changed:
                 if away:
                     stream.dropped["sink"] += 1
-                    stream.reason = problem
+                    stream.reason = stream.sink_problem = problem
                 elif problem:
                     stream.dropped["stopped"] += 1
                     stream.end("failed", problem)
+                    log.warning("%s ends: %s", spec.name, problem)  # now: the other streams may go on for days
                 else:
                     now = self._clock.now()
                     stream.delivered += 1
@@ -178,6 +179,9 @@ class LiveRun:
         except Exception as error:
             problem = _told(error)
         with self._changed:
+            if not problem and stream.policy == "block" and stream.dropped["sink"]:
+                # Nothing of a file may be lost without being told.
+                problem = f"{stream.dropped['sink']} frames were not delivered: {stream.sink_problem}"
             if problem and stream.state != "failed":
                 stream.state, stream.reason = "failed", problem
             elif not stream.ended:

@@ -15,7 +15,7 @@ Policy: TypeAlias = Literal["drop-oldest", "drop-newest", "block"]
 State: TypeAlias = Literal["connecting", "live", "stalled", "waiting", "ended", "failed"]
 POLICIES: tuple[Policy, ...] = ("drop-oldest", "drop-newest", "block")
 # A live stream keeps one frame waiting: a second one would only be older. A file keeps its decoder busy with more.
-_WAITING = {"drop-oldest": 1, "drop-newest": 1, "block": 3}
+_WAITING: dict[Policy, int] = {"drop-oldest": 1, "drop-newest": 1, "block": 3}
 _OUTBOX = 1
 
 
@@ -33,6 +33,7 @@ class Reconnect:
         leave: whether a stalled source is left and opened again; False for a FIFO, of which there is only one: a second
             reader would take the first one's bytes.
         steady: seconds of frames after which the next failure counts as the first one again.
+        after_end: whether a source that ended in order is opened again, too; one that fails or stalls always is.
         attempts: failures in a row before the first frame after which the stream ends; a source that has once worked is
             tried for ever.
     """
@@ -42,6 +43,7 @@ class Reconnect:
     stall: float = 5.0
     leave: bool = True
     steady: float = 5.0
+    after_end: bool = True
     attempts: int = 4
 
     def delay(self, failures: int) -> float:
@@ -60,7 +62,8 @@ class StreamSpec:
         deliver: takes each result and its time in seconds (that of a file's frame, else that of its arrival), in order,
             in a thread of the stream's own. :class:`SinkAwayError` drops the result; any other error ends the stream.
         finish: called in that thread after the last delivery, also after a failed one; keeps what was written.
-        policy: what happens to a frame that comes while another is waiting.
+        policy: what happens to a frame that comes while another is waiting; None for ``drop-oldest``, or ``block`` when
+            the source turns out to have an end, such as a file behind a URL.
         reconnect: None for a source that ends once and for all, such as a file.
     """
 
@@ -69,7 +72,7 @@ class StreamSpec:
     infer: Callable[[Frame], Derained]
     deliver: Callable[[Derained, float], None] = lambda derained, seconds: None
     finish: Callable[[], None] = lambda: None
-    policy: Policy = "drop-oldest"
+    policy: Policy | None = None
     reconnect: Reconnect | None = field(default_factory=Reconnect)
 
 
@@ -128,6 +131,9 @@ class Stream:
     def __init__(self, spec: StreamSpec) -> None:
         self.spec = spec
         self.state: State = "connecting"
+        self.policy: Policy = spec.policy or "drop-oldest"
+        self.finite = False
+        self.sink_problem = ""
         self.reason = ""
         self.waiting: deque[Arrived] = deque()
         self.outbox: deque[tuple[Derained, float]] = deque()
@@ -156,7 +162,7 @@ class Stream:
 
     def has_room(self) -> bool:
         """Whether another frame may wait."""
-        return len(self.waiting) < _WAITING[self.spec.policy]
+        return len(self.waiting) < _WAITING[self.policy]
 
     def ready(self) -> bool:
         """Whether a frame waits and its result would have a place: one taken earlier would only grow old."""
@@ -170,7 +176,7 @@ class Stream:
         """No more frames; what waits to be derained is dropped after a failure."""
         if self.ended:
             return
-        self.state, self.reason, self.capturing = state, reason, False
+        self.state, self.reason, self.capturing = state, reason or self.reason, False
         self.generation += 1
         if state == "failed":
             if lost := len(self.waiting) + len(self.outbox):

@@ -45,6 +45,11 @@ class Colour:
             transfer,
         )
 
+    @classmethod
+    def of_size(cls, width: int, height: int) -> Colour:
+        """What players take an untagged video of that size for, written out: BT.709 for HD, BT.601 below, limited."""
+        return cls(space=1 if width >= 1280 or height > 576 else 6, range=1)
+
     def tag(self, context: Any) -> None:
         """Write the tags to an ``av`` codec context."""
         context.colorspace = self.space

@@ -71,6 +71,14 @@ class Interruptible(Protocol):
         """End the reading."""
 
 
+@runtime_checkable
+class Finite(Protocol):
+    """A source that knows, once it was entered, whether it has an end."""
+
+    finite: bool
+    """Whether it ends by itself, waits meanwhile for whoever reads it, and gives its frames their own times."""
+
+
 class Sink(Protocol):
     """Takes pictures in order. Used in a ``with`` block; leaving it with an exception leaves no output behind."""
 

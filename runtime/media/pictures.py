@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 
-from derain.errors import FrameError, MediaError
-from derain.images import read_image, write_image
+from derain.errors import FrameError, MediaError, UsageError
+from derain.images import IMAGE_SUFFIXES, read_image, write_image
 from derain.runtime.media.items import Frame, Item, Passenger, Picture
+
+_NUMBER = re.compile(r"%0?\d{0,2}d")
+
+
+def is_sequence(target: str) -> bool:
+    """Whether an output is a picture sequence: ``out/%06d.png``.
+
+    Raises:
+        UsageError: it is nearly one, but not a pattern that can be filled in.
+    """
+    path = Path(target)
+    if path.suffix.lower() not in IMAGE_SUFFIXES or "%" not in target:
+        return False
+    if len(_NUMBER.findall(path.name)) != 1 or target.count("%") != 1:
+        raise UsageError(f"'{target}' is no pattern for numbered pictures", expected="for example out/%06d.png")
+    return True
 
 
 class PictureSource:

@@ -1,4 +1,4 @@
-"""A video file as a sink: H.264 with the timestamps of the source, and its sound untouched beside it."""
+"""A video file as a sink: encoded with the timestamps of the source, and its sound untouched beside it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import numpy as np
 
 from derain.errors import MediaError, UsageError
 from derain.files import atomic_path
+from derain.runtime.media.codecs import Codec, add_encoder, require_crf
 from derain.runtime.media.items import Frame, Passenger, Picture
 from derain.runtime.media.video_reader import VideoInfo
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov")
-_CODEC = "libx264"
 _PIXELS = "yuv420p"
 # Facts of the source's container that are not true of the one written.
 _OWN_METADATA = {"major_brand", "minor_version", "compatible_brands", "encoder", "duration"}
@@ -39,28 +39,31 @@ class VideoWriter:
     """Writes frames with their timestamps, and the packets of sound and subtitles bit for bit.
 
     The file appears under its name when the block ends well, and not at all when it does not. Timestamps are exact in
-    MP4 and MOV; Matroska stores whole milliseconds. H.264 in the form that all players show (4:2:0) has even sides: an
+    MP4 and MOV; Matroska stores whole milliseconds. Video in the form that all players show (4:2:0) has even sides: an
     odd side is padded by one pixel, and a warning says so.
 
     Args:
         path: ``.mp4``, ``.mkv`` or ``.mov``.
         info: of the source; its ``width`` and ``height`` are those of the pictures that will be written.
-        crf: x264's constant rate factor, 0 (lossless) to 51; 18 is visually transparent.
+        crf: the encoder's constant rate factor, 0 (finest) to 51 (AV1: 63); 18 is visually transparent.
         sound: whether to store the source's sound and subtitles.
+        codec: what to encode.
 
     Raises:
         UsageError: another suffix, or a ``crf`` out of range.
         MediaError: on entering: the format has no place for the source's sound; later: writing failed.
     """
 
-    def __init__(self, path: str | Path, info: VideoInfo, crf: int = 18, sound: bool = True) -> None:
+    def __init__(
+        self, path: str | Path, info: VideoInfo, crf: int = 18, sound: bool = True, codec: Codec = "h264"
+    ) -> None:
         self.path = Path(path)
         self.info = info
         self.warnings: list[str] = []
         require_video_suffix(self.path)
-        if not 0 <= crf <= 51:
-            raise UsageError(f"crf is {crf}", expected="0 (lossless, large) to 51 (coarse, small)")
+        require_crf(codec, crf)
         self._crf = crf
+        self._codec: Codec = codec
         self._sound = sound
         self._durations: dict[int, int] = {}
         self._last_duration = 0
@@ -120,17 +123,8 @@ class VideoWriter:
             raise self._failed(error) from error
 
     def _add_video(self) -> Any:
-        import av
-
-        if _CODEC not in av.codecs_available:
-            raise MediaError(
-                f"This FFmpeg has no encoder '{_CODEC}'",
-                fix="Install PyAV's own build: pip install --force-reinstall av",
-            )
         info = self.info
-        stream: Any = self._container.add_stream(
-            _CODEC, rate=info.rate, options={"crf": str(self._crf), "preset": "veryfast"}
-        )
+        stream = add_encoder(self._container, self._codec, info.rate, self._crf)
         # Older PyAV cannot write the display matrix; then the pixels themselves are stored upright.
         self._keeps_orientation = info.orientation.matrix is not None and hasattr(stream, "set_display_matrix")
         width, height, aspect = info.width, info.height, info.aspect
@@ -144,10 +138,9 @@ class VideoWriter:
         self._padded = (height + height % 2, width + width % 2)
         if self._padded != (height, width):
             self.warnings.append(
-                f"{width} x {height} was padded to {self._padded[1]} x {self._padded[0]}: H.264 needs even sides."
+                f"{width} x {height} was padded to {self._padded[1]} x {self._padded[0]}: 4:2:0 needs even sides."
             )
         stream.height, stream.width = self._padded
-        stream.pix_fmt = _PIXELS
         stream.time_base = info.time_base
         stream.codec_context.time_base = info.time_base
         if aspect:

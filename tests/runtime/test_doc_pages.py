@@ -20,7 +20,7 @@ from derain.models import resolve
 from derain.runtime.debug_commands import _MAIN
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("export.md", "serving.md", "tensorrt.md", "on-a-jetson.md")
+PAGES = ("export.md", "pipelines.md", "serving.md", "tensorrt.md", "on-a-jetson.md")
 
 
 def blocks(page: str, language: str = "") -> list[str]:

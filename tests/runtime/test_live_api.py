@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from clips import REGULAR, frames_of, make_video, times_of
+from clips import REGULAR, frames_of, make_video, sound_of, times_of
 from standin import expected, save_model
 
 from derain.errors import MediaError, UsageError
@@ -74,6 +75,19 @@ def test_leaving_early_ends_everything(tmp_path: Path, model: Path) -> None:
     assert pipeline.reports()[0].delivered < 20
 
 
+def test_streams_that_give_nothing_are_an_error(tmp_path: Path, model: Path) -> None:
+    clip = make_video(tmp_path / "a.mp4")
+    with (
+        pytest.raises(MediaError, match=r"bad: .*none\.mp4' cannot be opened"),
+        Pipeline(model, {"bad": str(tmp_path / "none.mp4")}, backend="onnxruntime", threads=1) as pipeline,
+    ):
+        list(pipeline)
+    sources = {"bad": str(tmp_path / "none.mp4"), "good": str(clip)}
+    with Pipeline(model, sources, backend="onnxruntime", threads=1) as pipeline:
+        assert len(list(pipeline)) == 24
+        assert [report.state for report in pipeline.reports()] == ["failed", "ended"]
+
+
 def test_sources_that_make_no_sense(model: Path) -> None:
     with pytest.raises(UsageError, match="scheme 'gopher'"):
         Pipeline(model, {"a": "gopher://x"})
@@ -112,13 +126,14 @@ def derain(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_command_with_two_files_a_gate_and_a_log(tmp_path: Path, model: Path) -> None:
-    clips = [make_video(tmp_path / f"{name}.mp4") for name in ("a", "b")]
+    clips = [make_video(tmp_path / f"{name}.mp4", sound="aac") for name in ("a", "b")]
     log = tmp_path / "rain.jsonl"
     done = derain(model, *clips, "-o", tmp_path / "{name}.out.mp4", "--gate", "always", "--rain-log", log)
     assert done.returncode == 0, done.stderr
     for clip in clips:
         out = clip.with_suffix(".out.mp4")
-        assert [float(t) for t in times_of(out)] == pytest.approx([float(t) for t in times_of(clip)], abs=1e-3)
+        assert times_of(out) == times_of(clip)
+        assert sound_of(out) == sound_of(clip)
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert {line["stream"] for line in lines} == {"a", "b"}
     assert len(lines) == 48
@@ -127,6 +142,38 @@ def test_command_with_two_files_a_gate_and_a_log(tmp_path: Path, model: Path) ->
     assert again.returncode == 2
     assert "exists already" in again.stderr
     assert derain(model, *clips, "-o", tmp_path / "one.mp4").returncode == 2
+
+
+def test_a_broken_file_among_several(tmp_path: Path, model: Path) -> None:
+    clips = [make_video(tmp_path / f"{name}.mp4") for name in ("a", "b", "c")]
+    clips[1].write_bytes(b"this is no video")
+    log = tmp_path / "logs" / "rain.csv"
+    done = derain(model, f"first={clips[0]}", *clips[1:], "-o", f"{tmp_path}/out/", "--gate", "auto", "--rain-log", log)
+    assert done.returncode == 1
+    assert "b.mp4' cannot be read as a video" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["c.mp4", "first.mp4"]
+    lines = log.read_text().splitlines()
+    assert lines[0] == "time,stream,frame,seconds,rain,gated"
+    assert len(lines) == 1 + 2 * 24
+
+
+def test_a_log_that_cannot_be_written_is_told_and_the_picture_goes_on(tmp_path: Path, model: Path) -> None:
+    clip = make_video(tmp_path / "a.mp4")
+    done = derain(model, clip, "-o", tmp_path / "out.mp4", "--gate", "always", "--rain-log", "/dev/full")
+    assert done.returncode == 1
+    assert "The rain log '/dev/full' cannot be written" in done.stderr
+    assert len(frames_of(tmp_path / "out.mp4")) == 24
+
+
+def test_a_preview_without_an_address_begins_nothing(tmp_path: Path, model: Path) -> None:
+    clip = make_video(tmp_path / "a.mp4")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = derain(model, clip, "-o", tmp_path / "out.mp4", "--preview", "--preview-address", address)
+    assert done.returncode == 1
+    assert "cannot listen" in done.stderr
+    assert list(tmp_path.glob("out*")) == []
 
 
 def test_command_gates_a_file_job(tmp_path: Path, model: Path) -> None:
@@ -153,6 +200,14 @@ def test_command_gates_a_file_job(tmp_path: Path, model: Path) -> None:
         (["rtsp://h/x", "-o", "y.mp4", "--policy", "none"], "--policy is 'none'"),
         (["rtsp://h/x", "-o", "y.mp4", "--attention"], "rain maps of files only"),
         (["rtsp://h/x", "--preview", "--preview-address", "here"], "HOST:PORT"),
+        (["rtsp://h/x", "-o", "y.mp4", "--preview-address", "here:1"], "Add --preview"),
+        (["rtsp://h/x", "-o", "y.mp4", "--codec", "mpeg2"], "--codec is 'mpeg2'"),
+        (["rtsp://h/x", "-o", "y.mp4", "--crf", "60"], "crf is 60"),
+        (["rtsp://h/x", "rtsp://g/x", "-o", "y.mp4"], "2 streams would write"),
+        (["x.mp4", "-o", "y.mp4", "--policy", "drop-newest"], "no frame of a file is dropped"),
+        (["x.mp4", "-o", "y.mp4", "--once"], "a file is read once"),
+        (["x.mp4", "-o", "null:"], "'x.mp4' does not exist"),
+        (["x.mp4", "y.mp4", "-o", "{name}.out.mp4"], "'x.mp4' does not exist"),
     ],
 )
 def test_commands_that_make_no_sense(model: Path, arguments: list[str], message: str) -> None:

@@ -11,7 +11,8 @@ from clips import frames_of
 from numpy.typing import NDArray
 from rtsp_servers import free_port, python_with_server, recorder, rtmp_server
 
-from derain.runtime.live.sinks import LiveSink, Reopening, open_sink
+from derain.runtime.live.outputs import open_sink
+from derain.runtime.live.sinks import LiveSink, Reopening
 from derain.runtime.live.stream import SinkAwayError
 
 pytestmark = pytest.mark.full

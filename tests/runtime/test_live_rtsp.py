@@ -14,8 +14,8 @@ from rtsp_servers import camera, free_port, python_with_server
 from viewers import Synthetic, brighter
 
 from derain.runtime.live.addresses import parse_address
+from derain.runtime.live.encoder import Encoder
 from derain.runtime.live.run import LiveRun
-from derain.runtime.live.sinks import Encoder
 from derain.runtime.live.stream import Reconnect, StreamReport, StreamSpec
 from derain.runtime.media.items import Frame
 from derain.runtime.media.video_reader import VideoReader

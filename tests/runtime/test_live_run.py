@@ -250,6 +250,72 @@ def test_a_sink_that_is_away_for_a_while_costs_frames_only() -> None:
     np.testing.assert_allclose(times[:10], FRAME_TIME * np.arange(1, 11), atol=1e-6)
 
 
+class Recording(Camera):
+    """A camera that has an end, such as a file on a web server."""
+
+    finite = True
+
+
+def test_a_source_that_has_an_end_waits_and_is_not_opened_again() -> None:
+    clock = VirtualClock()
+    opened: list[float] = []
+
+    def recording() -> Recording:
+        opened.append(clock.now())
+        return Recording(clock, 60)
+
+    whole, newest = finished(
+        clock,
+        StreamSpec("whole", recording, slow(clock, 0.1)),
+        StreamSpec("newest", lambda: Recording(clock, 60), slow(clock, 0.1), policy="drop-oldest"),
+    )
+    assert (whole.state, whole.delivered, whole.dropped, len(opened)) == ("ended", 60, {}, 1)
+    assert newest.delivered < 60, "dropping was asked for"
+
+
+@pytest.mark.parametrize("seconds", [0, 60])
+def test_a_source_that_has_an_end_and_breaks_off_does_not_begin_anew(seconds: float) -> None:
+    clock = VirtualClock()
+
+    def fault(index: int) -> None:
+        if index == 30:
+            clock.sleep(seconds)
+            if not seconds:
+                raise MediaError("Connection reset by peer")
+
+    (report,) = finished(clock, StreamSpec("s", lambda: Recording(clock, 60, fault), slow(clock, 0)))
+    assert (report.state, report.delivered, report.reconnections) == ("failed", 30, 0)
+    assert report.reason == ("no frame for 5 s" if seconds else "Connection reset by peer.")
+
+
+def test_once_ends_with_the_source_but_not_with_its_failure() -> None:
+    clock = VirtualClock()
+    opened: list[float] = []
+
+    def camera() -> Camera:
+        opened.append(clock.now())
+        if len(opened) == 1:
+            raise MediaError("The server does not answer")
+        return Camera(clock, 30)
+
+    (report,) = finished(clock, StreamSpec("s", camera, slow(clock, 0), reconnect=Reconnect(after_end=False)))
+    assert (report.state, report.delivered, len(opened)) == ("ended", 30, 2)
+    assert report.reason == "The server does not answer."
+
+
+def test_frames_of_a_file_that_a_sink_did_not_take_are_a_failure() -> None:
+    clock = VirtualClock()
+
+    def away(derained: Derained, seconds: float) -> None:
+        if derained.frame.index >= 20:
+            raise SinkAwayError("The server is gone")
+
+    spec = StreamSpec("s", lambda: Camera(clock, 30), slow(clock, 0), away, policy="block", reconnect=None)
+    (report,) = finished(clock, spec)
+    assert (report.state, report.delivered) == ("failed", 20)
+    assert report.reason == "10 frames were not delivered: The server is gone"
+
+
 def test_stop_drains_what_is_under_way() -> None:
     clock = VirtualClock()
     done: list[int] = []

@@ -14,13 +14,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from clips import REGULAR, frames_of, make_video, scene
+from clips import REGULAR, frames_of, make_video, scene, times_of
 
 from derain.errors import DerainError, MediaError, UsageError
 from derain.runtime.live.addresses import Address, parse_address, without_password
 from derain.runtime.live.av_source import AvSource
 from derain.runtime.live.gstreamer import GStreamerPush, GStreamerSource, csi_pipeline
 from derain.runtime.live.run import LiveRun
+from derain.runtime.live.sinks import GStreamerSink
 from derain.runtime.live.stream import Reconnect, StreamReport, StreamSpec
 from derain.runtime.media.items import Frame, Source
 from derain.runtime.media.video_reader import VideoReader
@@ -89,6 +90,10 @@ def read(source: Source) -> list[Frame]:
         return [item for item in opened if isinstance(item, Frame)]
 
 
+def same(frame: Frame) -> Derained:
+    return Derained(frame, frame.pixels)
+
+
 @pytest.fixture
 def stream_bytes(tmp_path: Path) -> bytes:
     return make_video(tmp_path / "in.ts", REGULAR, options={"bf": "0", "g": "6"}).read_bytes()
@@ -119,6 +124,24 @@ def test_http(served: str) -> None:
     assert np.abs(np.subtract(brightness(frames), expected)).max() <= 2
     with pytest.raises(MediaError, match="cannot be opened"):
         read(parse_address(served.replace("in.ts", "none.ts")).open())
+
+
+def test_a_file_behind_a_url_is_taken_whole_and_once(tmp_path: Path, served: str) -> None:
+    """It has a length, so it can wait, and it would begin anew if it were opened again."""
+    make_video(tmp_path / "in.mp4")
+    delivered: list[tuple[int, float]] = []
+
+    def slowly(derained: Derained, seconds: float) -> None:
+        time.sleep(0.01)
+        delivered.append((derained.frame.index, seconds))
+
+    address = parse_address(served.replace("in.ts", "in.mp4"))
+    run = LiveRun([StreamSpec("url", address.open, same, slowly)])
+    run.start()
+    assert run.wait(60)
+    (report,) = run.reports()
+    assert (report.state, report.dropped, report.reconnections) == ("ended", {}, 0)
+    assert delivered == [(index, pytest.approx(time / 90000)) for index, time in enumerate(REGULAR)]
 
 
 def test_a_changed_resolution_gives_frames_of_the_new_size(tmp_path: Path) -> None:
@@ -157,10 +180,6 @@ def run_for(spec: StreamSpec, enough: int, seconds: float = 60) -> StreamReport:
     run.stop()
     assert run.wait(20)
     return run.reports()[0]
-
-
-def same(frame: Frame) -> Derained:
-    return Derained(frame, frame.pixels)
 
 
 def test_a_fifo_that_stalls_and_one_that_is_closed(tmp_path: Path) -> None:
@@ -210,7 +229,8 @@ def test_a_gstreamer_pipeline(tmp_path: Path) -> None:
 
 @needs_gstreamer
 def test_a_gstreamer_pipeline_that_fails_says_why() -> None:
-    with pytest.raises(MediaError, match=r"no element .nosuchsrc"):
+    # What cannot be built will not do better later.
+    with pytest.raises(UsageError, match=r"no element .nosuchsrc"):
         read(GStreamerSource("nosuchsrc ! queue"))
     with pytest.raises(MediaError, match=r"(?i)resource not found|no such file"):
         read(GStreamerSource("filesrc location=/nonexistent ! decodebin"))
@@ -238,20 +258,71 @@ def test_a_gstreamer_process_that_hangs_is_replaced() -> None:
 
 
 @needs_gstreamer
-def test_pushing_into_gstreamer(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [(96, 64), (98, 62), (1282, 66)])
+def test_pushing_into_gstreamer(tmp_path: Path, size: tuple[int, int]) -> None:
+    """Whatever the width: GStreamer fills rows up, and colours are right in BT.601 and in BT.709."""
     out = tmp_path / "out.avi"
-    push = GStreamerPush(f"jpegenc quality=95 ! avimux ! filesink location={out}", (96, 64))
+    push = GStreamerPush(f"video/x-raw,format=BGR ! avimux ! filesink location={out}", size)
     for index in range(6):
-        push.write(scene(index))
+        push.write(scene(index, *size))
     push.close()
     frames = frames_of(out)
     assert len(frames) == 6
-    assert np.abs(frames[3].astype(int) - scene(3)).mean() < 6
-    bad = GStreamerPush("nosuchsink", (96, 64))
+    assert np.abs(frames[3].astype(int) - scene(3, *size)).mean() < 3
 
-    def insist() -> None:
-        for _ in range(50):
-            bad.write(scene(0))
 
-    with pytest.raises(MediaError, match="nosuchsink"):
-        insist()
+@needs_gstreamer
+def test_a_gstreamer_sink_takes_any_size_and_keeps_a_files_times(tmp_path: Path) -> None:
+    out = tmp_path / "out.mkv"
+    sink = GStreamerSink(f"vp8enc deadline=1 ! matroskamux ! filesink location={out}", live=False)
+    times = [7.0, 7.04, 7.2, 7.21, 9.5]
+    for index, seconds in enumerate(times):
+        sink.write(scene(index, 97, 63), seconds)
+    sink.close()
+    np.testing.assert_allclose([float(time) for time in times_of(out)], np.subtract(times, 7), atol=2e-3)
+    assert np.abs(frames_of(out)[3][:63, :97].astype(int) - scene(3, 97, 63)).mean() < 6
+    sizes = GStreamerSink(f"jpegenc ! multifilesink location={tmp_path}/%d.jpg")
+    sizes.write(scene(0, 64, 48), 0.0)
+    sizes.write(scene(0, 96, 64), 0.0)
+    sizes.close()
+    assert frames_of(tmp_path / "0.jpg")[0].shape == (64, 96, 3)
+
+
+@needs_gstreamer
+def test_live_pictures_have_the_time_they_are_written(tmp_path: Path) -> None:
+    """A sink that waits for a picture's time must show it at once, and a file must be as long as it took."""
+    out = tmp_path / "out.mkv"
+    push = GStreamerPush(f"vp8enc deadline=1 ! matroskamux ! filesink location={out}", (96, 64))
+    while push._playing is None:
+        push.write(scene(0))
+        time.sleep(0.02)
+    before = time.monotonic() - push._playing
+    push.write(scene(1))
+    time.sleep(0.3)
+    push.write(scene(2))
+    push.close()
+    second, third = (float(t) for t in times_of(out)[-2:])
+    assert second == pytest.approx(before, abs=0.1)
+    assert 0.3 <= third - second < 10
+
+
+@needs_gstreamer
+def test_pipelines_that_take_nothing(tmp_path: Path) -> None:
+    """One that cannot be built, one that fails, one that hangs."""
+    wrong, failing = GStreamerPush("nosuchsink", (96, 64)), GStreamerPush("filesink location=/none/x", (96, 64))
+    hanging = GStreamerPush("identity sleep-time=60000000 ! fakesink", (96, 64), patience=0.3)
+    for push, kind, message in (
+        (wrong, UsageError, "nosuchsink"),
+        (failing, MediaError, "(?i)could not open file"),
+        (hanging, MediaError, r"took nothing for 0\.3 s"),
+    ):
+
+        def insist(push: GStreamerPush = push) -> None:
+            for _ in range(500):
+                push.write(scene(0))
+
+        with pytest.raises(kind, match=message):
+            insist()
+        with suppress(DerainError):
+            push.close()
+        assert push._process.process.poll() is not None

@@ -12,6 +12,7 @@ import pytest
 from clips import REGULAR, TIME_BASE, VARIABLE, frames_of, make_video, matrix_of, sound_of, times_of
 
 from derain.errors import MediaError, UsageError
+from derain.runtime.media.codecs import Codec
 from derain.runtime.media.items import Frame, Passenger
 from derain.runtime.media.video_reader import VideoInfo, VideoReader
 from derain.runtime.media.video_writer import VideoWriter
@@ -42,6 +43,29 @@ def test_times_are_exact(tmp_path: Path, suffix: str, times: tuple[int, ...]) ->
     assert times_of(source) == [time * TIME_BASE for time in times]
     assert times_of(target) == times_of(source)
     assert reader.warnings == writer.warnings == []
+
+
+@pytest.mark.parametrize("codec", ["h265", "av1"])
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_other_codecs_keep_times_sound_and_pictures(tmp_path: Path, codec: Codec, suffix: str) -> None:
+    source = make_video(tmp_path / "in.mp4", VARIABLE, size=(128, 96), sound="aac", rotation=90)
+    target = tmp_path / f"out{suffix}"
+    _, writer = copy(source, target, codec=codec, crf=8)
+    assert writer.warnings == []
+    with av.open(str(target)) as container:
+        context = container.streams.video[0].codec_context
+        assert {"hevc": "h265"}.get(context.name, "av1") == codec
+        assert context.codec_tag == {"h265.mp4": "hvc1", "av1.mp4": "av01"}.get(codec + suffix, context.codec_tag)
+    moved = [after - before for before, after in zip(times_of(source), times_of(target), strict=True)]
+    # AAC begins before zero, which Matroska does not know: there everything comes that much later, sound and picture.
+    assert max(moved) - min(moved) <= (0 if suffix == ".mp4" else 0.001)
+    assert abs(moved[0] - sound_of(target)[0][0] + sound_of(source)[0][0]) <= 0.001
+    assert [data for _, data in sound_of(target)] == [data for _, data in sound_of(source)]
+    assert matrix_of(target) == matrix_of(source)
+    for before, after in zip(frames_of(source), frames_of(target), strict=True):
+        assert np.abs(before.astype(int) - after).mean() < 4
+    with pytest.raises(UsageError, match="crf is 64"):
+        copy(source, tmp_path / "none.mp4", codec="av1", crf=64)
 
 
 def test_times_in_matroska_are_whole_milliseconds(tmp_path: Path) -> None:
@@ -128,7 +152,7 @@ def test_odd_sizes_are_padded_and_said(tmp_path: Path) -> None:
     _, frames = read_frames(source)
     assert frames[0].pixels.shape == (63, 97, 3)
     _, writer = copy(source, tmp_path / "out.mp4")
-    assert writer.warnings == ["97 x 63 was padded to 98 x 64: H.264 needs even sides."]
+    assert writer.warnings == ["97 x 63 was padded to 98 x 64: 4:2:0 needs even sides."]
     decoded = frames_of(tmp_path / "out.mp4")[0]
     assert decoded.shape == (64, 98, 3)
     assert np.abs(decoded[:63, :97].astype(int) - frames[0].pixels).mean() < 3

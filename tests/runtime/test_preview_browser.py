@@ -15,11 +15,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from viewers import AFTER, BEFORE, served
 
 pytest.importorskip("fastapi", reason="the extra 'preview' is not installed")
 from websockets.sync.client import connect
+
+from derain.images import read_image
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 FLAGS = [
@@ -72,11 +76,17 @@ class Page:
     def mouse(self, kind: str, x: float, y: float) -> None:
         self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=1, clickCount=1)
 
-    def click(self, selector: str) -> None:
-        x, y = self.value(
+    def box(self, selector: str) -> list[float]:
+        """Left, top, width and height."""
+        found: list[float] = self.value(
             f"(() => {{ const b = document.querySelector({selector!r}).getBoundingClientRect();"
-            "return [b.x + b.width / 2, b.y + b.height / 2]; })()"
+            "return [b.x, b.y, b.width, b.height]; })()"
         )
+        return found
+
+    def click(self, selector: str) -> None:
+        left, top, width, height = self.box(selector)
+        x, y = left + width / 2, top + height / 2
         self.mouse("mousePressed", x, y)
         self.mouse("mouseReleased", x, y)
 
@@ -127,6 +137,15 @@ def near(found: list[int], wanted: tuple[int, int, int]) -> bool:
     return max(abs(a - b) for a, b in zip(found, wanted, strict=True)) < 12
 
 
+def arrived(folder: Path, pattern: str) -> NDArray[np.uint8]:
+    """A picture that the browser downloads; it has its name when it is whole."""
+    end = time.monotonic() + 60
+    while not (files := list(folder.glob(pattern))):
+        assert time.monotonic() < end, [path.name for path in folder.iterdir()]
+        time.sleep(0.05)
+    return read_image(files[0])
+
+
 def save(page: Page, tmp_path: Path, name: str) -> None:
     """Into $DERAIN_SCREENSHOTS, where a person can look at them."""
     folder = Path(os.environ.get("DERAIN_SCREENSHOTS", tmp_path))
@@ -140,8 +159,7 @@ def test_divider_pause_streams(tmp_path: Path) -> None:
         assert page.value("document.querySelectorAll('#streams button').length") == 2
         assert near(page.colour(0.25), BEFORE)
         assert near(page.colour(0.75), AFTER)
-        box = page.value("(() => { const b = document.getElementById('stage').getBoundingClientRect();"
-                         "return [b.x, b.y, b.width, b.height]; })()")  # fmt: skip
+        box = page.box("#stage")
         middle = box[1] + box[3] / 2
         page.mouse("mousePressed", box[0] + box[2] / 2, middle)
         for step in range(1, 9):
@@ -158,10 +176,23 @@ def test_divider_pause_streams(tmp_path: Path) -> None:
         held = page.value("document.getElementById('picture').dataset.frame")
         time.sleep(0.5)
         assert page.value("document.getElementById('picture').dataset.frame") == held
+        page.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+        page.click("#snapshot")
+        still = arrived(tmp_path, f"front-{held}.jpg")
+        assert still.shape == (180, 320, 3)
+        assert near(still[90, 160].tolist(), AFTER)
         page.click("#pause")
+        page.click("#snapshot")
+        assert near(arrived(tmp_path, "after-*.jpg")[90, 160].tolist(), AFTER)
         page.until(f"document.getElementById('picture').dataset.frame > {held}")
         page.click("#streams button:last-child")
         page.until("document.getElementById('picture').width === 240")
+        page.until("document.getElementById('picture').getBoundingClientRect().height <= 0.79 * innerHeight")
+        box = page.box("#stage")
+        assert 0.95 < box[2] / box[3] < 1.05, "the divider's range is as wide as the picture"
+        page.mouse("mousePressed", box[0] + 0.3 * box[2], box[1] + box[3] / 2)
+        page.mouse("mouseReleased", box[0] + 0.3 * box[2], box[1] + box[3] / 2)
+        page.until("Math.abs(document.getElementById('divider').value - 300) < 30")
         assert page.value("document.getElementById('snapshot').href").endswith("/api/streams/rear/after.jpg")
         assert page.problems == []
 

@@ -3,32 +3,63 @@
 from __future__ import annotations
 
 import py_compile
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
 from pathlib import Path
 
+import numpy as np
 import pytest
 from clips import REGULAR, make_video
 
-from derain.images import read_image
+from derain.images import read_image, write_image
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+
+def run_example(name: str, *arguments: object) -> list[str]:
+    """The lines an example prints."""
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / name, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
 
 
 @pytest.mark.parametrize(("name", "argument", "lines"), [("streams", "a={}", 7), ("streams_async", "{}", 6)])
 def test_example(tmp_path: Path, name: str, argument: str, lines: int) -> None:
     clip = make_video(tmp_path / "a.mp4", REGULAR[:6])
-    done = subprocess.run(
-        [sys.executable, EXAMPLES / f"{name}.py", argument.format(clip)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == lines, done.stdout
+    assert len(run_example(f"{name}.py", argument.format(clip))) == lines
+
+
+@pytest.mark.parametrize(
+    ("what", "lines", "told"), [("simulated", 3, "of the slowest part alone"), ("onnxruntime", 5, "cores were")]
+)
+def test_overlap_is_measured(tmp_path: Path, what: str, lines: int, told: str) -> None:
+    clip = make_video(tmp_path / "a.mp4", range(0, 20 * 3600, 3600))
+    done = run_example("measure_overlap.py", clip, what)
+    assert len(done) == lines, done
+    assert told in done[-1]
+
+
+def test_the_gate_is_measured(tmp_path: Path) -> None:
+    """A grey wall is dry to every model; whether noise is rain is for each of them to say."""
+    noise = np.random.default_rng(0).integers(0, 256, (96, 128, 3), np.uint8)
+    write_image(tmp_path / "rain" / "a.png", noise)
+    write_image(tmp_path / "dry" / "b.png", np.full((96, 128, 3), 90, np.uint8))
+    write_image(tmp_path / "dry" / "trained-on.png", noise)
+    (tmp_path / "splits.json").write_text('{"dry": ["b.png"]}')
+    done = run_example("measure_gate.py", tmp_path / "rain", tmp_path / "dry", tmp_path / "splits.json", "nano")
+    assert re.match(r"one look: (0|100)% of 1 rainy pictures missed, 0% of 1 dry ones alarmed", done[0])
+    assert done[1].startswith("rain, 1 clips of 12 s: derained ")
+    assert done[2].startswith("dry, 1 clips of 12 s: derained 0% of the time; 0 clips wholly, 1 never")
+    assert done[3].startswith("dry clips in a row, 0 minutes: derained 0% of the time, 0 changes")
 
 
 def test_appsink_loses_no_frame_of_a_source_that_waits(tmp_path: Path) -> None:

@@ -153,8 +153,7 @@ def test_an_aborted_run_gives_its_slots_back(tmp_path: Path, device: FakeDevice)
     def full(outcome: Outcome) -> None:
         raise OSError("No space left on device")
 
-    with Model(device, "the test's choice") as model:
-        flight = flight_of(model)
+    with Model(device, "the test's choice") as model, flight_of(model) as flight:
         assert flight is not None
         with pytest.raises(OSError, match="No space"):
             run(iter(frames), flight, full)
@@ -178,5 +177,6 @@ def test_sizes_change_and_bad_frames_are_told(device: FakeDevice) -> None:
 
 
 def test_a_backend_that_runs_one_at_a_time_has_no_flight(tmp_path: Path) -> None:
-    with derain.load(save_model(tmp_path / "standin.onnx"), "onnxruntime", threads=1) as model:
-        assert flight_of(model) is None
+    path = save_model(tmp_path / "standin.onnx")
+    with derain.load(path, "onnxruntime", threads=1) as model, flight_of(model) as flight:
+        assert flight is None

@@ -195,6 +195,22 @@ def test_video(tmp_path: Path, model_path: Path) -> None:
         assert np.abs(expected(before).astype(int) - after).mean() < 3
 
 
+def test_a_video_into_numbered_pictures(tmp_path: Path, model_path: Path) -> None:
+    source = make_video(tmp_path / "in.mp4", REGULAR[:5], sound="aac")
+    job = Job(source, tmp_path / "pictures" / "%03d.png", attention=True)
+    assert work(model_path, job).stats.frames == 5
+    names = sorted(path.name for path in (tmp_path / "pictures").iterdir())
+    assert names == sorted(f"{i:03d}{kind}.png" for i in range(5) for kind in ("", ".rain"))
+    for index, before in enumerate(frames_of(source)):
+        found = read_image(tmp_path / "pictures" / f"{index:03d}.png").astype(int)
+        assert np.abs(found - expected(before)).mean() < 3
+    with pytest.raises(UsageError, match=r"000\.png' exists already"):
+        work(model_path, job)
+    for pattern in ("%s.png", "100%.png", "%d-%d.png"):
+        with pytest.raises(UsageError, match="no pattern"):
+            work(model_path, Job(source, tmp_path / pattern))
+
+
 def test_video_side_by_side_is_upright(tmp_path: Path, model_path: Path) -> None:
     source = make_video(tmp_path / "in.mp4", REGULAR[:3], rotation=90, sound="aac")
     result = work(model_path, Job(source, tmp_path / "out.mp4", side_by_side=True, crf=4))

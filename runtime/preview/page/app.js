@@ -10,6 +10,8 @@ function draw() {
   if (canvas.width !== after.width || canvas.height !== after.height) {
     canvas.width = after.width;
     canvas.height = after.height;
+    // As wide as the picture, so that the divider is where the pointer is; no higher than the window.
+    element("stage").style.maxWidth = `calc(78vh * ${after.width / after.height})`;
   }
   const place = Math.round(canvas.width * element("divider").value / 1000);
   context.drawImage(after, 0, 0);
@@ -102,5 +104,21 @@ element("divider").oninput = draw;
 element("pause").onclick = () => {
   paused = !paused;
   element("pause").textContent = paused ? "Go on" : "Pause";
+};
+// While it runs, the link gives the newest result in full size; a paused picture is kept as it is seen.
+element("snapshot").onclick = (event) => {
+  if (!paused || !pair) return;
+  event.preventDefault();
+  const still = document.createElement("canvas");
+  still.width = pair[1].width;
+  still.height = pair[1].height;
+  still.getContext("2d").drawImage(pair[1], 0, 0);
+  still.toBlob((blob) => {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(blob);
+    link.download = `${name}-${canvas.dataset.frame}.jpg`;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+  }, "image/jpeg", 0.95);
 };
 start().catch(() => { element("note").textContent = "The preview does not answer"; });
