@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from derain.calibration import gate
 from derain.calibration.describe_model import Outcome, lower_card, set_card
 from derain.calibration.descriptors import Description, digest
-from derain.calibration.frames import Kind, Options, described, feeds, held_out, spread
-from derain.calibration.half import to_half
-from derain.calibration.layers import Layers, find_layers, tensors_of
-from derain.calibration.qdq import quantize
-from derain.calibration.ranges import Method, Ranges, collect, trained_ranges
+from derain.calibration.equalize import find_equalizing, trained_equalizing
+from derain.calibration.frames import Options, described, feeds, held_out, samples, spread
+from derain.calibration.layers import find_layers, tensors_of
+from derain.calibration.lower import Lower
+from derain.calibration.mixed import mixed_ranges
+from derain.calibration.ranges import Method, Ranges, channel_magnitudes, collect, trained_ranges
 from derain.calibration.report import comparison, need_plots, plot_sensitivity, write_json
 from derain.calibration.search import Found, fewest_kept, sensitivities
 from derain.calibration.selection import Selection, select
-from derain.calibration.session import Runner
+from derain.calibration.session import Runner, feed_of
 from derain.card import ModelCard, read_card
 from derain.errors import CalibrationError, ModelFileError, UsageError
 from derain.files import atomic_path
@@ -28,13 +30,13 @@ from derain.runtime.ports import Picture, require_whole
 if TYPE_CHECKING:
     import onnx
 
-Build = Callable[[frozenset[str]], "onnx.ModelProto"]
+Say = Callable[[str], None]
 _SEARCH_CHECKS = 8
 
 
 @dataclass(frozen=True)
 class Calibrated:
-    """A finished model, not yet written, and how it came about."""
+    """A finished model, not yet written, and how it came about; ``ranges`` are of the float32 file's tensors."""
 
     model: onnx.ModelProto
     card: ModelCard
@@ -45,7 +47,36 @@ class Calibrated:
     worst: Picture
 
 
-def calibrate(path: Path, options: Options, *, say: Callable[[str], None] = lambda _: None) -> Calibrated:
+@dataclass(frozen=True)
+class Prepared:
+    """All that is found before layers are moved: what to judge by, ranges, and what each layer costs alone.
+
+    Attributes:
+        card: of the float32 model.
+        options: as asked for.
+        selection: frames that were calibrated with.
+        checks: held-out frames.
+        reference: mean square error of the float32 model's pictures, in squared levels.
+        lower: the model of lower precision.
+        compared: method of ranges to the drop that it causes with no layer kept, dB.
+        sensitivity: layer to the drop that it causes alone, dB.
+    """
+
+    card: ModelCard
+    options: Options
+    selection: Selection
+    checks: list[gate.Check]
+    reference: float
+    lower: Lower
+    compared: dict[str, float]
+    sensitivity: dict[str, float]
+
+    def burden(self, lower: Lower, kept: frozenset[str], max_drop: float) -> tuple[float, float]:
+        """See :func:`derain.calibration.gate.burden`."""
+        return gate.burden(Runner(lower.build(kept), self.card), self.checks, self.reference, max_drop)
+
+
+def calibrate(path: Path, options: Options, *, say: Say = lambda _: None) -> Calibrated:
     """Choose frames, find ranges, quantize, and move layers back until the gate opens. Nothing is written.
 
     Raises:
@@ -53,6 +84,14 @@ def calibrate(path: Path, options: Options, *, say: Callable[[str], None] = lamb
         FrameError: a frame of a size the model does not take.
         ModelFileError: the model is not a whole float32 one.
         UsageError: a model that was trained for INT8 is to be judged by itself.
+    """
+    return finish(prepare(path, options, say=say), options.max_drop, say=say)
+
+
+def prepare(path: Path, options: Options, *, say: Say = lambda _: None) -> Prepared:
+    """The part of :func:`calibrate` that does not depend on how large a loss is allowed.
+
+    Of the methods of ranges the one is taken that loses least, beyond other limits of the gate if none respects them.
     """
     need_plots()
     model, card = _load(path)
@@ -67,48 +106,81 @@ def calibrate(path: Path, options: Options, *, say: Callable[[str], None] = lamb
         )
     say("reading held-out frames")
     checks = held_out(options, plain)
-    say("choosing frames")
-    selection = Selection([], [], 0, 0, 0) if trained is not None else _select(options, plain, checks)
     reference = gate.reference_error(plain.card)
+    selection, compared = Selection([], [], 0, 0, 0), dict[str, float]()
+    if trained is not None:
+        equalizing = trained_equalizing(model, trained)
+        model = equalizing.apply(model)
+        kept = frozenset(layers.all) - frozenset(trained.inputs)
+        lower = Lower(model, layers, options.kind, equalizing, trained_ranges(model, trained), kept)
+    elif options.kind == "float16":
+        lower = Lower(model, layers, options.kind)
+    else:
+        say("choosing frames")
+        selection = _select(options, plain, checks)
+        burdens: dict[str, tuple[float, Lower]] = {}
+        for made in _tried(Lower(model, layers, options.kind), card, plain, options, selection, reference, say):
+            assert made.ranges is not None
+            say(f"loss with ranges by {made.ranges.method}")
+            run = Runner(made.build(frozenset()), card)
+            compared[made.ranges.method], burden = gate.burden(run, checks, reference, options.max_drop)
+            burdens[made.ranges.method] = burden, made
+        lower = min(burdens.values(), key=lambda pair: pair[0])[1]
     quick = spread(checks, _SEARCH_CHECKS)
 
-    def alone(build: Build) -> Callable[[frozenset[str]], float]:
-        return lambda kept: gate.mean_drop(Runner(build(kept), card), quick, reference)
+    def alone(kept: frozenset[str]) -> float:
+        return gate.mean_drop(Runner(lower.build(kept, alone=True), card), quick, reference)
 
-    def whole(build: Build, kept: frozenset[str]) -> tuple[float, float]:
-        return gate.burden(Runner(build(kept), card), checks, reference, options.max_drop)
+    sensitivity = sensitivities(lower.free, alone, say=say)
+    return Prepared(card, options, selection, checks, reference, lower, compared, sensitivity)
 
-    ranges: Ranges | None = None
-    compared: dict[str, float] = {}
-    tensors = tensors_of(model, layers)
-    fixed = frozenset[str]()
-    if trained is not None:
-        ranges = trained_ranges(model, trained)
-        fixed = frozenset(layers.convolutions) - frozenset(trained.inputs)
-    elif options.kind != "float16":
-        tried: dict[Method, Ranges] = {}
-        burdens: dict[Method, float] = {}
-        for method in options.methods:
-            say(f"ranges by {method}")
-            tried[method] = collect(model, tensors, lambda: feeds(options, selection.names, card), method)
-            build = _builder(model, layers, tried[method], fixed, options.kind)
-            compared[method], burdens[method] = whole(build, frozenset())
-        ranges = tried[min(burdens, key=lambda method: burdens[method])]
-    build = _builder(model, layers, ranges, fixed, options.kind)
-    free = [name for name in layers.convolutions if name not in fixed]
-    sensitivity = sensitivities(free, alone(build), say=say)
-    found = fewest_kept(free, sensitivity, lambda kept: whole(build, kept)[1], options.max_drop, say=say)
-    finished = build(found.kept)
+
+def _tried(
+    plain: Lower, card: ModelCard, derain: Runner, options: Options, selection: Selection, reference: float, say: Say
+) -> Iterator[Lower]:
+    """With ranges by each method, then with those that suit each tensor."""
+    again = partial(feeds, options, selection.names, card)
+    model, layers, equalizing = plain.model, plain.layers, plain.equalizing
+    if options.kind == "int8":  # the steps of FP8 grow with the value: small channels lose nothing
+        say("sizes of channels")
+        equalizing = find_equalizing(model, tensors_of(model, layers), partial(channel_magnitudes, frames=again))
+        model = equalizing.apply(model)
+    tried: dict[Method, Ranges] = {}
+    for method in options.methods:
+        say(f"ranges by {method}")
+        tried[method] = collect(model, tensors_of(model, layers), again, method)
+        yield Lower(model, layers, options.kind, equalizing, tried[method])
+    frames = list(samples(options, selection.names, card))
+    borne = [gate.bearable(frame, derain(frame), reference) for frame in frames]
+    ranges = mixed_ranges(model, layers, tried, [feed_of(card, frame) for frame in frames], borne, say=say)
+    yield Lower(model, layers, options.kind, equalizing, ranges)
+
+
+def finish(prepared: Prepared, max_drop: float, *, say: Say = lambda _: None) -> Calibrated:
+    """Move layers back until the gate opens, and judge the result.
+
+    Raises:
+        CalibrationError: the gate stays closed.
+    """
+    lower, options, card = prepared.lower, replace(prepared.options, max_drop=max_drop), prepared.card
+
+    def burden(kept: frozenset[str]) -> float:
+        return prepared.burden(lower, kept, max_drop)[1]
+
+    found = fewest_kept(lower.free, prepared.sensitivity, burden, max_drop, say=say)
+    finished = lower.build(found.kept)
     say("the quality gate")
     run = Runner(finished, card)
-    change = gate.measure(run, checks, reference)
-    gate.judge(change, options.max_drop, options.kind)
-    worst = next(check for check in checks if check.name == change.worst.name)
+    change = gate.measure(run, prepared.checks, prepared.reference)
+    gate.judge(change, max_drop, options.kind)
+    worst = next(check for check in prepared.checks if check.name == change.worst.name)
     picture = comparison(worst.derained, run(worst.rainy))
-    outcome = Outcome(selection, found.kept | fixed, change, ranges, compared)
-    new = lower_card(card, options, layers, outcome)
+    equalized = lower.equalizing.record(lower.model, lower.layers)
+    kept = found.kept | lower.fixed
+    outcome = Outcome(prepared.selection, kept, change, lower.ranges, prepared.compared, equalized)
+    new = lower_card(card, options, lower.layers, outcome)
     set_card(finished, new)
-    return Calibrated(finished, new, selection, found, change, ranges, picture)
+    return Calibrated(finished, new, prepared.selection, found, change, lower.original_ranges, picture)
 
 
 def write(done: Calibrated, output: Path, report: Path) -> None:
@@ -172,10 +244,3 @@ def _select(options: Options, plain: Runner, checks: list[gate.Check]) -> Select
         what = "frame that is judged by was" if len(overlap) == 1 else "frames that are judged by were"
         selection.warnings.append(f"{len(overlap)} {what} not calibrated with, such as '{overlap[0]}'.")
     return selection
-
-
-def _builder(model: onnx.ModelProto, layers: Layers, ranges: Ranges | None, fixed: frozenset[str], kind: Kind) -> Build:
-    """The model of lower precision as a function of the layers kept above it, besides the ``fixed`` ones."""
-    if ranges is None:
-        return lambda kept: to_half(model, frozenset([*layers.convolutions, *layers.products]) - kept)
-    return lambda kept: quantize(model, layers, ranges, kept | fixed, float8=kind == "float8")

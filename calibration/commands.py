@@ -34,10 +34,15 @@ def calibrate(
         typer.Option("-o", "--output", help="File to write. Default: NAME.int8.onnx, NAME.fp8.onnx or NAME.fp16.onnx."),
     ] = None,
     precision: Annotated[str, typer.Option(help="int8, fp16, or fp8 for Ada, Hopper, Blackwell and Thor.")] = "int8",
-    max_drop: Annotated[str, typer.Option(help="Largest loss of PSNR on held-out frames, as 0.2 or 0.2dB.")] = "0.2",
+    max_drop: Annotated[
+        str, typer.Option(help="Largest mean loss of PSNR on held-out frames, as 0.2 or 0.2dB.")
+    ] = "0.2",
     check: Annotated[
         list[Path] | None,
-        typer.Option(help="Held-out folder, picture or video to judge by; pairs count with their truth. Repeatable."),
+        typer.Option(
+            help="Held-out folder, picture or video to judge by; pairs count with their truth, dry frames as their "
+            "own. Repeatable. Default: every fifth of --frames."
+        ),
     ] = None,
     against: Annotated[
         Path | None,
@@ -46,7 +51,7 @@ def calibrate(
             help="Float32 model to judge by. Default: MODEL. One of derain train --qat needs the one it began as.",
         ),
     ] = None,
-    split: Annotated[Path | None, typer.Option(help="JSON file of held-out pictures: {folder: [names]}.")] = None,
+    split: Annotated[Path | None, typer.Option(help="JSON file of held-out pictures: {folder: \\[names]}.")] = None,
     count: Annotated[int, typer.Option(min=1, max=1024, help="How many frames to calibrate with.")] = 64,
     report: Annotated[
         Path | None, typer.Option(help="Folder for figures and pictures. Default: beside the output.")
@@ -62,13 +67,15 @@ def calibrate(
     from derain.calibration.calibrate import calibrate as run
     from derain.calibration.calibrate import write
     from derain.calibration.frames import Options
-    from derain.calibration.legacy import cache_text, write_cache
+    from derain.calibration.legacy import cache_header, write_cache
     from derain.models import resolve
 
     if precision not in _KINDS:
         raise UsageError(f"--precision is '{precision}'", expected="int8, fp8 or fp16")
     if cache is not None and precision != "int8":
         raise UsageError(f"--cache was given with --precision {precision}", expected="--precision int8")
+    if cache is not None:
+        cache_header(cache_for)  # refuses a version before hours of work
     path = resolve(model)
     target = output or Path(f"{path.stem}.{precision}.onnx")
     if target.suffix.lower() != ".onnx":
@@ -87,9 +94,6 @@ def calibrate(
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     with console.status("reading") as status:
         done = run(path, options, say=status.update)
-    if cache is not None:
-        assert done.ranges is not None
-        cache_text(done.ranges, cache_for)  # refuses a version before anything is written
     folder = report or target.with_name(f"{target.stem}.report")
     write(done, target, folder)
     if cache is not None and done.ranges is not None:
@@ -118,11 +122,12 @@ def _summarise(done: Calibrated, target: Path, folder: Path) -> None:
     record = done.card.calibration
     assert record is not None
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    chosen = "Ranges of quantization-aware training"
+    chosen = "Ranges of quantization-aware training" if record.ranges == "trained" else "float16 needs no ranges"
     if selection.names:
         dropped = f"{selection.duplicates} duplicates, {selection.flat} constant"
         chosen = f"{len(selection.names)} of {selection.seen} frames ({dropped})"
-    console.print(f"{chosen}; {record.checked} held out, {record.paired} of them with ground truth")
+    truth = f"{record.paired} of them with ground truth, {record.dry} without rain, which are their own"
+    console.print(f"{chosen}; {record.checked} held out, {truth}")
     if record.compared:
         drops = ", ".join(f"{method} {drop:+.3f} dB" for method, drop in record.compared.items())
         console.print(f"Loss by method of ranges: {drops}; taken: {record.ranges}")
@@ -141,7 +146,8 @@ def _summarise(done: Calibrated, target: Path, folder: Path) -> None:
     console.print(table)
     layers = f"{len(record.int8)} in INT8, " if record.int8 else ""
     layers = f"{len(record.float8)} in FP8, " if record.float8 else layers
-    console.print(f"Layers: {layers}{len(record.float16)} in float16, {len(record.float32)} in float32")
+    sums = f"; {len(record.additions)} residual additions in INT8" if record.int8 else ""
+    console.print(f"Layers: {layers}{len(record.float16)} in float16, {len(record.float32)} in float32{sums}")
     for name in sorted(done.found.kept):
         console.print(f"  kept in higher precision: {name} ({done.found.sensitivity[name]:+.3f} dB alone)")
     console.print(f"Wrote {target} ({target.stat().st_size / 1024:.0f} KiB) and {folder}/")

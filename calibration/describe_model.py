@@ -13,21 +13,30 @@ from derain.calibration.gate import Change
 from derain.calibration.layers import Layers
 from derain.calibration.ranges import Ranges
 from derain.calibration.selection import METHOD, Selection
-from derain.card import CARD_KEY, Calibration, ModelCard, Precision, Quality
+from derain.card import CARD_KEY, Calibration, Equalized, ModelCard, Precision, Quality
 
 if TYPE_CHECKING:
     import onnx
 
+_UNCALIBRATED = {"float16": "float16 needs no ranges", "int8": "the ranges were trained with", "float8": ""}
+
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a calibration found. ``compared``: method of ranges to the drop it caused, dB."""
+    """What a calibration found.
+
+    Attributes:
+        kept: convolutions and residual additions in higher precision.
+        compared: method of ranges to the drop it caused, dB.
+        equalized: channels that were made alike.
+    """
 
     selection: Selection
     kept: frozenset[str]
     change: Change
     ranges: Ranges | None
     compared: dict[str, float]
+    equalized: list[Equalized]
 
 
 def lower_card(card: ModelCard, options: Options, layers: Layers, outcome: Outcome) -> ModelCard:
@@ -39,20 +48,24 @@ def lower_card(card: ModelCard, options: Options, layers: Layers, outcome: Outco
     change, kept = outcome.change, outcome.kept
     lowered = [name for name in layers.convolutions if name not in kept]
     eight = [] if options.kind == "float16" else lowered
-    half = {*layers.products, *(lowered if options.kind == "float16" else kept)}
+    half = {*layers.products, *(lowered if options.kind == "float16" else kept - set(layers.additions))}
     every = (*layers.convolutions, *layers.products, *layers.others)
+    added = [name for name in layers.additions if options.kind == "int8" and name in layers.quantized(kept)]
     calibration = Calibration(
         ranges=None if outcome.ranges is None else outcome.ranges.method,
         compared={name: round(drop, 5) for name, drop in outcome.compared.items()},
-        selection=METHOD if outcome.selection.names else "none: the ranges were trained with",
+        selection=METHOD if outcome.selection.names else "none: " + _UNCALIBRATED[options.kind],
         frames=outcome.selection.digests,
         int8=eight if options.kind == "int8" else [],
         float8=eight if options.kind == "float8" else [],
         float16=[name for name in every if name in half],
         float32=[name for name in every if name not in half and name not in set(eight)],
+        additions=added,
+        equalized=outcome.equalized,
         max_drop=options.max_drop,
         checked=len(change.scores),
         paired=sum(score.psnr is not None for score in change.scores),
+        dry=sum(score.dry for score in change.scores),
         drop=change.drop,
         worst_drop=change.worst.drop,
         worst_frame=Path(change.worst.name).name,

@@ -14,6 +14,8 @@ from derain.runtime.ports import Picture, RainMap
 # Weight of a group of numbers in the distance between two frames, after each number was standardised.
 _CONTENT, _RAIN = 1.0, 2.0
 _GRID = 4
+# A frame with less rain than this, see :func:`rain_strength`, shows none.
+DRY = 0.05
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def describe(frame: Picture, rain: RainMap) -> Description:
     blue, green, red = (float(value) for value in small.reshape(-1, 3).mean(axis=0))
     content = [*cells.ravel() / 255, (blue - green) / 64, (red - green) / 64, grey.std() / 64, np.log1p(across + along)]
     dark = cv2.erode(small.min(axis=2), np.ones((9, 9), np.uint8))
-    strength = float(np.percentile(rain, 95))
+    strength = rain_strength(rain)
     wet = [float(rain.mean()), strength, float(rain.std()), float(dark.mean()) / 255, (across - along) / 16]
     warm = small[..., 0] - small[..., 2]
     return Description(
@@ -66,6 +68,11 @@ def describe(frame: Picture, rain: RainMap) -> Description:
         float(warm[:43].mean() - warm[-43:].mean()),
         bool(fine.std() < 1.0),
     )
+
+
+def rain_strength(rain: RainMap) -> float:
+    """95th percentile of the extractor's map, 0 to 1: streaks cover little of a frame."""
+    return float(np.percentile(rain, 95))
 
 
 def digest(frame: Picture) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from derain.calibration.descriptors import Description, describe
+from derain.calibration.descriptors import DRY, Description, describe, rain_strength
 from derain.calibration.gate import Check
 from derain.calibration.ranges import METHODS, Method
 from derain.calibration.session import Runner, feed_of, require_size
@@ -26,6 +26,8 @@ T = TypeVar("T")
 # Larger frames are cut to their middle: activations of a 4K frame would not fit into the memory promised.
 _CROP = (544, 960)
 _LOOK = 256
+# Frames by which each tensor's range is chosen, and their largest side: many short runs are made with them.
+_SAMPLES, _SAMPLE = 16, 256
 _EVERY = 5  # without held-out frames of their own, every fifth frame of the sources is set aside
 
 
@@ -88,6 +90,16 @@ def feeds(options: Options, names: list[str], card: ModelCard) -> Iterator[dict[
         yield feed_of(card, _fitted(candidate.read(), card, candidate.name))
 
 
+def samples(options: Options, names: list[str], card: ModelCard) -> Iterator[Picture]:
+    """The first frames chosen, which differ the most, cut to their middle where the model takes any size."""
+    for candidate in stream(options.frames, options.split, set(names[:_SAMPLES])):
+        frame = _fitted(candidate.read(), card, candidate.name)
+        if not card.profile.fixed:
+            top, left = (max(0, side - _SAMPLE) // 2 for side in frame.shape[:2])
+            frame = np.ascontiguousarray(frame[top : top + _SAMPLE, left : left + _SAMPLE])
+        yield frame
+
+
 def held_out(options: Options, plain: Runner) -> list[Check]:
     """Frames to judge by: those of the split and of ``check``, or those set aside.
 
@@ -120,7 +132,8 @@ def _check(candidate: Candidate, plain: Runner) -> Check:
         if truth.shape != pixels.shape:
             raise FrameError(f"'{candidate.truth}' and '{candidate.name}' are of different sizes")
         truth = _fitted(truth, plain.card, str(candidate.truth))
-    return Check(candidate.name, frame, truth, plain(frame))
+    derained, rain = plain.derain(frame)
+    return Check(candidate.name, frame, truth, derained, dry=truth is None and rain_strength(rain) < DRY)
 
 
 def _set_aside(index: int) -> bool:

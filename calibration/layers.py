@@ -41,10 +41,19 @@ class Layers:
     products: tuple[str, ...]
     others: dict[str, str]
 
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Convolutions, then additions."""
+        return (*self.convolutions, *self.additions)
+
     def quantized(self, kept: frozenset[str]) -> list[str]:
-        """Convolutions and additions that compute in INT8 when the ``kept`` convolutions do not."""
+        """Convolutions and additions that compute in INT8 when the ``kept`` ones do not."""
         chosen = [name for name in self.convolutions if name not in kept]
-        fed = [name for name, sources in self.additions.items() if any(source not in kept for source in sources)]
+        fed = [
+            name
+            for name, sources in self.additions.items()
+            if name not in kept and any(source not in kept for source in sources)
+        ]
         return chosen + fed
 
 

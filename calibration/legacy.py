@@ -30,6 +30,17 @@ def cache_text(ranges: Ranges, version: str) -> str:
 
     Args:
         ranges: the scale is the largest magnitude over 127.
+        version: see :func:`cache_header`.
+    """
+    lines = [cache_header(version)]
+    lines += [f"{name}: {struct.pack('>f', ranges.scale(name)).hex()}" for name in ranges.largest]
+    return "\n".join(lines) + "\n"
+
+
+def cache_header(version: str) -> str:
+    """The first line.
+
+    Args:
         version: of the TensorRT that will read it, such as ``10.3.0``; it skips the cache of another version.
 
     Raises:
@@ -45,9 +56,7 @@ def cache_text(ranges: Ranges, version: str) -> str:
     major, minor, patch = (*numbers, 0)[:3]
     # NV_TENSORRT_VERSION of NvInferVersion.h: one digit for the minor version up to 8, two from 10 on.
     number = major * 1000 + minor * 100 + patch if major < 10 else major * 10000 + minor * 100 + patch
-    lines = [f"TRT-{number}-{_ALGORITHM}"]
-    lines += [f"{name}: {struct.pack('>f', ranges.scale(name)).hex()}" for name in ranges.largest]
-    return "\n".join(lines) + "\n"
+    return f"TRT-{number}-{_ALGORITHM}"
 
 
 def write_cache(path: Path, ranges: Ranges, version: str) -> None:

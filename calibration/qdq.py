@@ -36,6 +36,7 @@ def quantize(
     *,
     half: bool = True,
     float8: bool = False,
+    alone: bool = False,
 ) -> onnx.ModelProto:
     """A copy of a float32 graph in which all layers that may compute in INT8 do, except the ``kept`` ones.
 
@@ -43,19 +44,22 @@ def quantize(
         model: float32; it is not changed.
         layers: of the model.
         ranges: of its activations.
-        kept: convolutions that stay in float.
+        kept: convolutions and residual additions that stay in float.
         half: whether the kept convolutions and the matrix products compute in float16 rather than float32.
         float8: FP8 E4M3 in place of INT8, for convolutions alone; the copy is of opset 19 at least.
+        alone: quantize additions too that add nothing but results of kept convolutions: to measure what one costs.
     """
     import onnx
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-    chosen = [name for name in layers.quantized(kept) if not (float8 and name in layers.additions)]
+    chosen = [name for name in layers.all if name not in kept] if alone else layers.quantized(kept)
+    if float8:
+        chosen = [name for name in chosen if name not in layers.additions]
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     opsets = [(entry.domain, entry.version) for entry in model.opset_import]
-    _isolate(copy, set(chosen))
+    _isolate(copy, set(chosen), set(layers.all) - set(chosen))
     _own_weights(copy, set(chosen))
     if chosen:
         with _quiet():
@@ -79,7 +83,7 @@ def quantize(
         to_float8(copy, model)
         opsets = [(domain, version if domain else max(version, FLOAT8_OPSET)) for domain, version in opsets]
     if half:
-        copy = to_half(copy, kept | set(layers.products))
+        copy = to_half(copy, (kept - set(layers.additions)) | set(layers.products))
     copy.producer_name, copy.producer_version = model.producer_name, model.producer_version
     copy.ir_version = model.ir_version
     del copy.opset_import[:]
@@ -92,7 +96,7 @@ def quantize(
     return copy
 
 
-def _isolate(model: onnx.ModelProto, chosen: set[str]) -> None:
+def _isolate(model: onnx.ModelProto, chosen: set[str], kept: set[str]) -> None:
     """Give quantized layers a name of their own for tensors that layers in float read too.
 
     onnxruntime's quantizer puts the pair in front of every reader of a tensor. The picture is one that the stem and the
@@ -100,12 +104,12 @@ def _isolate(model: onnx.ModelProto, chosen: set[str]) -> None:
     """
     import onnx
 
-    body = leading_to(list(model.graph.node), chosen)
+    body = leading_to(list(model.graph.node), chosen) - kept
     readers: dict[str, set[bool]] = {}
     for node in model.graph.node:
         for name in node.input:
             # What only prepares the input of another quantized layer, such as a pool, may read the rounded tensor too:
-            # then TensorRT need not write it twice.
+            # then TensorRT need not write it twice. A layer that was kept is to be exact.
             readers.setdefault(name, set()).add(node.name in chosen or node.name in body)
     weights = {tensor.name for tensor in model.graph.initializer}
     outputs = {value.name for value in model.graph.output}

@@ -22,19 +22,22 @@ if TYPE_CHECKING:
 
 Method = Literal["minmax", "entropy", "percentile-99.99", "percentile-99.999"]
 METHODS: tuple[Method, ...] = get_args(Method)
+# Besides: each tensor's by the method that suits it (mixed.py), or those of quantization-aware training.
+Origin = Method | Literal["mixed", "trained"]
 Feed = dict[str, NDArray[Any]]
 
 _BINS = 256
 _VALUES = 1 << 16
 # The histogram calibrators hold every tensor of one frame: so many bytes at most, and more passes for more.
 _HELD_BYTES = 256 << 20
+_CHANNEL_PERCENTILE = 99.9
 
 
 @dataclass(frozen=True)
 class Ranges:
     """Symmetric ranges: tensor name to the largest magnitude that INT8 represents; ``scale`` is a 127th of it."""
 
-    method: Method | Literal["trained"]
+    method: Origin
     largest: dict[str, float]
 
     def scale(self, tensor: str) -> float:
@@ -88,6 +91,39 @@ def collect(
                 # A tensor that is zero throughout still needs a scale that is a positive number.
                 largest[name] = bound or 1e-6
     return Ranges(method, {name: largest[name] for name in tensors})
+
+
+def channel_magnitudes(
+    model: onnx.ModelProto, tensors: list[str], frames: Callable[[], Iterable[Feed]]
+) -> dict[str, NDArray[np.float64]]:
+    """How large each channel is: the magnitude that 99.9 % of a frame's values do not exceed, the most of any frame.
+
+    Args:
+        model: float32.
+        tensors: activations of it, (1, C, H, W).
+        frames: gives the graph's inputs, one frame at a time; it is called once a pass.
+
+    Returns:
+        Tensor to float64 (C).
+    """
+    import onnx
+
+    found: dict[str, NDArray[np.float64]] = {}
+    first = next(iter(frames()), None)
+    if first is None:
+        raise CalibrationError("There are no frames to calibrate with")
+    for group in _groups(model, tensors, first):
+        seen = onnx.ModelProto()
+        seen.CopyFrom(model)
+        seen.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in group)
+        session = open_session(seen)
+        for feed in frames():
+            for name, values in zip(group, session.run(group, feed), strict=True):
+                flat = np.abs(values[0]).reshape(values.shape[1], -1)
+                flat = flat[:, :: 1 + flat.size // _VALUES]
+                size = np.percentile(flat, _CHANNEL_PERCENTILE, axis=1).astype(np.float64)
+                found[name] = np.maximum(found.get(name, size), size)
+    return found
 
 
 def trained_ranges(model: onnx.ModelProto, record: TrainedRanges) -> Ranges:

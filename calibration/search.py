@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-Build = Callable[[frozenset[str]], float]
+Drop = Callable[[frozenset[str]], float]
 Progress = Callable[[str], None]
 
 
@@ -26,7 +26,7 @@ class Found:
     drop: float
 
 
-def sensitivities(layers: Sequence[str], drop: Build, *, say: Progress = lambda _: None) -> dict[str, float]:
+def sensitivities(layers: Sequence[str], drop: Drop, *, say: Progress = lambda _: None) -> dict[str, float]:
     """The drop that each layer causes alone.
 
     Args:
@@ -44,7 +44,7 @@ def sensitivities(layers: Sequence[str], drop: Build, *, say: Progress = lambda 
 def fewest_kept(
     layers: Sequence[str],
     sensitivity: dict[str, float],
-    drop: Build,
+    drop: Drop,
     limit: float,
     *,
     say: Progress = lambda _: None,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from derain.calibration.descriptors import Description
+from derain.calibration.descriptors import DRY, Description
 from derain.errors import CalibrationError
 
 METHOD = "k-center greedy (farthest point) on content and rain; duplicates by 64-bit perceptual hash"
@@ -19,7 +19,6 @@ _NEAR_RAIN = 0.02
 _NEAR_LEVELS = 2.0
 # Descriptions held at most; beyond that every second one is dropped, and every second new frame looked at.
 _HELD = 100_000
-_DRY = 0.05
 # Pictures are redder than blue on the whole, and bluer above than below (measured in docs/calibration.md). Both must be
 # the other way round, and their sum by 3 standard errors over so many frames, to look swapped.
 _COLOUR_FRAMES = 12
@@ -114,7 +113,7 @@ def _bits(values: NDArray[np.uint64]) -> NDArray[np.int64]:
 
 def _warnings(chosen: list[Description], kept: list[Description]) -> list[str]:
     found = []
-    if max(d.rain for d in chosen) < _DRY:
+    if max(d.rain for d in chosen) < DRY:
         found.append(
             "The frames look dry (the extractor finds no rain in any): ranges of rainy frames may be larger, and clip."
         )

@@ -82,6 +82,12 @@ class _Rounding(TorchFunctionMode):
         super().__init__()
         self._ranges = ranges
         self._half = frozenset(ranges.float16)
+        self._divided: dict[str, Tensor] = {}
+        self._results_divided: dict[str, Tensor] = {}
+        for entry in ranges.equalized:
+            by = torch.tensor(entry.factors, dtype=torch.float32).view(1, -1, 1, 1)
+            self._divided.update(dict.fromkeys(entry.inputs, by))
+            self._results_divided.update(dict.fromkeys(entry.outputs, by))
         self._inside: list[str] = []
         self._calls: Counter[str] = Counter()
         self._a_pass: Counter[str] = Counter()
@@ -134,17 +140,18 @@ class _Rounding(TorchFunctionMode):
 
     def _compute(self, name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         inputs, largest = list(args), self._ranges.inputs.get(name, [])
+        by = self._divided.get(name)
         for position, magnitude in enumerate(largest):
-            inputs[position] = round_activation(inputs[position], magnitude)
+            inputs[position] = _round_divided(inputs[position], magnitude, by)
         if largest and func.__name__ == "conv2d":
-            inputs[1] = _round_weights(inputs[1])
+            inputs[1] = _round_weights(inputs[1], by)
         if name in self._half:
             inputs = [_round_half(value) if isinstance(value, Tensor) else value for value in inputs]
         result = func(*inputs, **kwargs)
         if name in self._half:
             result = _round_half(result)
         if name in self._ranges.outputs:
-            result = round_activation(result, self._ranges.outputs[name])
+            result = _round_divided(result, self._ranges.outputs[name], self._results_divided.get(name))
         return result
 
 
@@ -152,6 +159,14 @@ def round_activation(x: Tensor, largest: float) -> Tensor:
     """To the nearest of 256 values, ``largest / 127`` apart, half to even, as QuantizeLinear with DequantizeLinear."""
     scale = float(torch.tensor(largest, dtype=torch.float32) / _STEPS)
     return torch.fake_quantize_per_tensor_affine(x, scale, 0, -_STEPS - 1, _STEPS)
+
+
+def _round_divided(x: Tensor, largest: float, by: Tensor | None) -> Tensor:
+    """:func:`round_activation` of channels that the INT8 file divides by factors, (1, C, 1, 1), before it rounds."""
+    if by is None:
+        return round_activation(x, largest)
+    by = by.to(x)
+    return round_activation(x / by, largest) * by
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -164,12 +179,18 @@ class _StraightThrough(torch.autograd.Function):
         return gradients[0], None
 
 
-def _round_weights(weights: Tensor) -> Tensor:
-    """Each output channel of (O, I, h, w) to 255 values about zero, the largest of them its largest weight."""
+def _round_weights(weights: Tensor, by: Tensor | None) -> Tensor:
+    """Each output channel of (O, I, h, w) to 255 values about zero, the largest of them its largest weight.
+
+    The file's weights are multiplied by what its input channels were divided by; what output channels are divided by
+    goes into their scale, and changes nothing.
+    """
     with torch.no_grad():
-        scale = weights.abs().amax((1, 2, 3), keepdim=True) / _STEPS
+        factor = torch.ones_like(weights[:1, :, :1, :1]) if by is None else by.to(weights)
+        stored = weights * factor
+        scale = stored.abs().amax((1, 2, 3), keepdim=True) / _STEPS
         scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-        rounded = (weights / scale).round().clamp(-_STEPS, _STEPS) * scale
+        rounded = (stored / scale).round().clamp(-_STEPS, _STEPS) * scale / factor
     result: Tensor = _StraightThrough.apply(weights, rounded)  # type: ignore[no-untyped-call]
     return result
 

@@ -51,6 +51,8 @@ def read_ranges(path: Path) -> TrainedRanges:
     inputs: dict[str, list[float]] = {}
     outputs: dict[str, float] = {}
     half: list[str] = []
+    read: dict[str, list[str]] = {}
+    written: dict[str, str] = {}
     for node in model.graph.node:
         rounded = [name for name in node.input if name in magnitudes]
         if node.op_type == "DequantizeLinear" and node.input[0] in producer:
@@ -58,12 +60,21 @@ def read_ranges(path: Path) -> TrainedRanges:
             rounded_of[node.output[0]] = producer[node.input[0]].input[0]
         elif node.op_type in ("Conv", "Add") and rounded:
             inputs[node.name] = [magnitudes[name] for name in rounded]
+            read.setdefault(rounded_of[rounded[0]], []).append(node.name)
         elif node.op_type in ("Conv", "MatMul") and _is_half(producer.get(node.input[0])):
             half.append(node.name)
         else:
             outputs.update((producer[rounded_of[name]].name, magnitudes[name]) for name in rounded)
+            written.update((rounded_of[name], producer[rounded_of[name]].name) for name in rounded)
+    equalized = []
+    for entry in card.calibration.equalized if card.calibration is not None else []:
+        tensors = [tensor for tensor, layers in read.items() if set(layers) & set(entry.inputs)]
+        layers = [name for name in entry.inputs if name in inputs]
+        results = [written[tensor] for tensor in tensors if tensor in written]
+        if layers:
+            equalized.append(entry.model_copy(update={"inputs": layers, "outputs": results}))
     source = f"'{card.name}', SHA-256 {file_sha256(path)[:16]}"
-    return TrainedRanges(source=source, inputs=inputs, outputs=outputs, float16=half)
+    return TrainedRanges(source=source, inputs=inputs, outputs=outputs, float16=half, equalized=equalized)
 
 
 def _is_half(node: onnx.NodeProto | None) -> bool:

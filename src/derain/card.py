@@ -128,6 +128,17 @@ class Parity(_Part):
     verified_with: list[Text] = Field(description="checker or engine and its version")
 
 
+Magnitude = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Equalized(_Part):
+    """Activations whose channels were divided by factors of their own before INT8 rounds them, by layer."""
+
+    inputs: list[Text] = Field(description="layers whose rounded inputs they are")
+    outputs: list[Text] = Field(default=[], description="layers whose rounded results they are")
+    factors: list[Magnitude] = Field(description="by channel; the weights around hold the inverse")
+
+
 class Calibration(_Part):
     """How a model of lower precision was made, and what that did to pictures that were held out. PSNR in dB, Y channel.
 
@@ -140,15 +151,18 @@ class Calibration(_Part):
         default={},
         description="methods tried, to the drop of each with no layer kept, dB",
     )
+    equalized: list[Equalized] = Field(default=[], description="channels that were made alike before they are rounded")
     selection: Text = Field(description="how the frames were chosen")
     frames: list[Text] = Field(description="SHA-256 of each frame's pixels, first 16 hexadecimal digits")
     int8: list[Text] = Field(default=[], description="layers that compute in INT8")
     float8: list[Text] = Field(default=[], description="layers that compute in FP8 E4M3")
     float16: list[Text] = Field(default=[], description="layers that compute in float16")
     float32: list[Text] = Field(default=[], description="layers that compute in float32")
+    additions: list[Text] = Field(default=[], description="residual additions whose inputs are rounded to INT8")
     max_drop: float = Field(ge=0, description="limit that was asked for, dB")
     checked: int = Field(ge=1, description="held-out frames")
     paired: int = Field(ge=0, description="of those, with ground truth")
+    dry: int = Field(default=0, ge=0, description="of those, without rain: compared with themselves")
     drop: float = Field(description="mean over the held-out frames, dB")
     worst_drop: float
     worst_frame: Text
@@ -160,9 +174,6 @@ class Calibration(_Part):
     banding: float = Field(ge=0, description="fraction of smooth areas with a new step of three levels or more")
     clipped_low: float = Field(description="change of the fraction of values at 0")
     clipped_high: float = Field(description="change of the fraction of values at 255")
-
-
-Magnitude = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class TrainedRanges(_Part):
@@ -177,6 +188,7 @@ class TrainedRanges(_Part):
         default={}, description="of results that layers in float read after quantization too"
     )
     float16: list[Text] = Field(default=[], description="layers that compute in float16")
+    equalized: list[Equalized] = Field(default=[], description="channels that are divided before they are rounded")
 
 
 class ContextReading(_Part):

@@ -14,12 +14,14 @@ from tiny_model import scene, tiny_model, write_pairs
 from typer.testing import CliRunner
 
 from derain.calibration.descriptors import digest
+from derain.calibration.legacy import read_cache
 from derain.calibration.qdq import quantized_convolutions
 from derain.calibration.ranges import METHODS
 from derain.calibration.session import Runner
 from derain.card import Profile, read_card
 from derain.cli import app
 from derain.images import read_image, write_image
+from derain.metrics import psnr
 from derain.runtime.model import load
 
 CLI = CliRunner()
@@ -47,7 +49,7 @@ def test_int8(tiny_file: Path, pairs: Path, tmp_path: Path) -> None:
     assert record is not None
     assert record.int8 == quantized_convolutions(onnx.load(str(output)))
     assert record.float32 == ["context/Conv"]
-    assert set(record.compared) == set(METHODS)
+    assert set(record.compared) == {*METHODS, "mixed"}
     assert record.compared[str(record.ranges)] < max(record.compared.values())
     assert (record.checked, record.paired) == (2, 2)
     assert len(record.frames) == 6
@@ -59,8 +61,10 @@ def test_int8(tiny_file: Path, pairs: Path, tmp_path: Path) -> None:
     assert cv2.imread(str(report / "sensitivity.png")) is not None
     document = json.loads((report / "report.json").read_text())
     assert list(document["chosen"].values()) == record.frames
-    assert set(document["sensitivity"]) == {*record.int8, *record.float16}
+    assert set(document["sensitivity"]) == {*record.int8, *record.float16, "stage/Add", "stage/Add.2"}
+    assert "attention/Conv" in record.equalized[0].inputs
     assert cache.read_text().startswith("TRT-100300-EntropyCalibration2\n")
+    assert read_cache(cache)["h1"] == pytest.approx(document["ranges"]["h1"] / 127, rel=1e-6)
     with load(output) as model:
         assert model.backend_name == "onnxruntime"
         frame = scene(30)[0]
@@ -168,11 +172,41 @@ def test_mistakes(
     assert sorted(pairs.parent.iterdir()) == before
 
 
-def test_a_cache_for_a_version_without_one_stops_before_writing(tiny_file: Path, pairs: Path, tmp_path: Path) -> None:
-    output = tmp_path / "out.onnx"
-    result = _calibrate(tiny_file, pairs, "-o", str(output), "--cache", str(tmp_path / "c"), "--cache-for", "11.1")
+def test_a_cache_for_a_version_without_one_stops_before_work(tmp_path: Path) -> None:
+    """Neither the model nor the frames have been looked for."""
+    missing = str(tmp_path / "missing.onnx")
+    arguments = ["calibrate", missing, "--frames", missing, "--cache", str(tmp_path / "c"), "--cache-for", "11.1"]
+    result = CLI.invoke(app, arguments)
     assert result.exit_code == 2
-    assert not output.exists()
+    assert "no calibration cache" in result.output
+
+
+def test_dry_frames_are_their_own_truth(tiny: onnx.ModelProto, tmp_path: Path) -> None:
+    """Without that a frame that float32 leaves alone could be spoilt for next to nothing: its estimate is of rain."""
+    model = onnx.ModelProto()
+    model.CopyFrom(tiny)
+    for tensor in model.graph.initializer:
+        if tensor.name == "attention.bias":  # the map is zero everywhere
+            tensor.CopyFrom(onnx.numpy_helper.from_array(np.full(16, -500, np.float32), tensor.name))
+    path, output = tmp_path / "dry.onnx", tmp_path / "out.onnx"
+    path.write_bytes(model.SerializeToString())
+    frames = write_pairs(tmp_path / "data", 6) / "rainy"
+    arguments = ["calibrate", str(path), "--frames", str(frames), "-o", str(output), "--max-drop", "9"]
+    result = CLI.invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    record = read_card(output).calibration
+    assert record is not None
+    assert (record.checked, record.paired, record.dry) == (1, 0, 1)
+    assert record.psnr_before is None
+    frame = read_image(next(frames.glob("01.*")))
+    before, after = (Runner(onnx.load(str(file)), read_card(file))(frame) for file in (path, output))
+    assert record.drop == pytest.approx(psnr(before, frame, "y_matlab") - psnr(after, frame, "y_matlab"))
+    assert "1 without rain" in " ".join(result.output.split())
+    assert "look dry" in " ".join(result.output.split())
+
+
+def test_the_help_says_what_a_split_file_is() -> None:
+    assert "{folder: [names]}" in " ".join(CLI.invoke(app, ["calibrate", "--help"]).output.replace("│", " ").split())
 
 
 def test_frames_of_a_wrong_size(pairs: Path, tmp_path: Path) -> None:

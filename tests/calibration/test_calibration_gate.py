@@ -66,6 +66,43 @@ def test_the_search_sees_every_limit_of_the_gate() -> None:
     assert darker[0] < 50.0 < darker[1]
 
 
+def test_a_frame_that_no_one_could_tell_apart_is_not_lost() -> None:
+    """From 57 to 54 dB is a large loss and an invisible one; from 40 to 37 dB is neither."""
+    random = np.random.default_rng(0)
+    clean = random.integers(60, 200, (64, 64, 3)).astype(np.uint8)
+
+    def burden(every: int, size: int) -> tuple[float, float]:
+        changed = clean.copy()
+        changed[::every, ::every] += size
+        check = gate.Check("dry", clean, None, changed, dry=True)
+        worse = clean.copy()
+        worse[::every, ::every] += size
+        worse[1::every, ::every] += size
+        return gate.burden(lambda _: worse, [check], 1.0, 0.2)
+
+    drop, within = burden(4, 2)
+    assert drop == pytest.approx(10 * math.log10(2), abs=0.2)
+    assert within == drop
+    drop, beyond = burden(4, 12)
+    assert beyond > drop + 1
+
+
+def test_dry_frames_are_compared_with_themselves() -> None:
+    frame = scene(1)[0]
+    assert gate.Check("", frame, None, frame, dry=True).wanted is frame
+    assert gate.Check("", frame, None, frame).wanted is None
+    truth = scene(1)[1]
+    assert gate.Check("", frame, truth, frame, dry=True).wanted is truth
+
+
+def test_what_a_frame_bears() -> None:
+    """As much error as the model is known to leave, but no more than it changes the frame by."""
+    frame = np.full((8, 8, 3), 90, np.uint8)
+    assert gate.bearable(frame, frame + 20, 46.0) == 46.0
+    assert gate.bearable(frame, frame + 2, 46.0) == 4.0
+    assert 0 < gate.bearable(frame, frame, 46.0) < 0.2
+
+
 def test_without_truth_the_drop_is_estimated() -> None:
     change = _measure(2, paired=False)
     assert change.psnr is None

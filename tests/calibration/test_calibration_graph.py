@@ -101,6 +101,22 @@ def test_a_kept_layer_computes_in_half_with_weights_of_its_own(
     assert psnr(Runner(model, tiny_card())(frame), Runner(tiny, tiny_card())(frame), "rgb") > 35
 
 
+def test_a_kept_addition_adds_exact_values(tiny: onnx.ModelProto, layers: Layers, ranges: Ranges) -> None:
+    model = quantize(tiny, layers, ranges, frozenset({"stage/Add"}))
+    assert quantized_convolutions(model) == CONVOLUTIONS
+    makers = _makers(model)
+    assert [makers[source].op_type for source in _node(model, "stage/Add").input] == ["Conv", "LeakyRelu"]
+    assert makers[_node(model, "stage/Conv").input[0]].op_type == "DequantizeLinear"
+    assert [makers[source].op_type for source in _node(model, "stage/Add.2").input] == ["DequantizeLinear"] * 2
+
+
+def test_an_addition_alone(tiny: onnx.ModelProto, layers: Layers, ranges: Ranges) -> None:
+    kept = frozenset(layers.all) - {"stage/Add.2"}
+    assert not any(node.op_type == "QuantizeLinear" for node in quantize(tiny, layers, ranges, kept).graph.node)
+    model = quantize(tiny, layers, ranges, kept, alone=True)
+    assert sum(node.op_type == "QuantizeLinear" for node in model.graph.node) == 2
+
+
 def test_keeping_all_is_float16(tiny: onnx.ModelProto, layers: Layers, ranges: Ranges) -> None:
     model = quantize(tiny, layers, ranges, frozenset(CONVOLUTIONS))
     assert not any(node.op_type == "QuantizeLinear" for node in model.graph.node)

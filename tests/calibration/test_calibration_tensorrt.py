@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,10 @@ import onnx
 import pytest
 from tiny_model import CONVOLUTIONS, scene, tiny_card
 
+from derain.calibration.equalize import find_equalizing
 from derain.calibration.layers import Layers, find_layers, tensors_of
 from derain.calibration.qdq import quantize, quantized_convolutions
-from derain.calibration.ranges import Ranges, collect
+from derain.calibration.ranges import Ranges, channel_magnitudes, collect
 from derain.calibration.session import Runner, feed_of
 from derain.card import ModelCard, read_card
 from derain.export.verify_trt import build_bytes
@@ -39,13 +41,20 @@ def test_kept_layers_are_half(tiny: onnx.ModelProto, layers: Layers, ranges: Ran
     assert kinds["stage/Conv"] == kinds["stem/Conv"] == "Int8"
 
 
+def test_kept_additions(tiny: onnx.ModelProto, layers: Layers, ranges: Ranges) -> None:
+    """The convolutions around an addition in float still compute in INT8."""
+    kinds = _kinds(quantize(tiny, layers, ranges, frozenset(layers.additions)), tiny_card())
+    assert {name for name, kind in kinds.items() if kind == "Int8"} == set(CONVOLUTIONS)
+
+
 def _check(model: onnx.ModelProto, card: ModelCard) -> None:
     """Quantize a network and hold it against the builder's log; each recurrence must be there."""
     layers = find_layers(model, card.name)
     frames = [scene(seed, 96, 128)[0] for seed in range(2)]
     feeds = lambda: (feed_of(card, frame) for frame in frames)  # noqa: E731
-    ranges = collect(model, tensors_of(model, layers), feeds, "minmax")
-    quantized = quantize(model, layers, ranges)
+    tensors = tensors_of(model, layers)
+    even = find_equalizing(model, tensors, partial(channel_magnitudes, frames=feeds)).apply(model)
+    quantized = quantize(even, layers, collect(even, tensors, feeds, "minmax"))
     assert quantized_convolutions(quantized) == list(layers.convolutions)
     for capability in CAPABILITIES:
         kinds = _kinds(quantized, card, capability)
