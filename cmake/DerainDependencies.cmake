@@ -1,9 +1,7 @@
 # Finds what libderain is built with. Packages installed by pip tell where they are through Python.
 
 find_package(Threads REQUIRED)
-if(NOT CMAKE_CROSSCOMPILING)
-  find_package(Python3 COMPONENTS Interpreter)
-endif()
+find_package(Python3 COMPONENTS Interpreter QUIET)
 
 # The folder of a Python package, empty if it is not installed.
 function(derain_python_folder package result)
@@ -35,7 +33,7 @@ set(DERAIN_BACKENDS "")
 set(DERAIN_HAS_OPENVINO OFF)
 if(NOT DERAIN_OPENVINO STREQUAL "OFF")
   find_package(OpenVINO QUIET COMPONENTS Runtime ONNX)
-  if(NOT OpenVINO_FOUND)
+  if(NOT OpenVINO_FOUND AND NOT CMAKE_CROSSCOMPILING)  # this machine's package is not the other one's
     derain_python_folder(openvino folder)
     if(EXISTS "${folder}/cmake/OpenVINOConfig.cmake")
       find_package(OpenVINO QUIET COMPONENTS Runtime ONNX PATHS "${folder}/cmake" NO_DEFAULT_PATH)

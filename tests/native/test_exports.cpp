@@ -23,7 +23,8 @@ int main(int, char **arguments) {
         const char *names = bytes.data() + sections[sections[i].sh_link].sh_offset;
         const auto *symbols = reinterpret_cast<const ElfW(Sym) *>(bytes.data() + sections[i].sh_offset);
         for (size_t s = 0; s < sections[i].sh_size / sizeof(ElfW(Sym)); ++s) {
-            if (symbols[s].st_shndx != SHN_UNDEF && symbols[s].st_shndx != SHN_ABS)
+            const bool local = ELF64_ST_BIND(symbols[s].st_info) == STB_LOCAL;  // of sections, on some machines
+            if (!local && symbols[s].st_shndx != SHN_UNDEF && symbols[s].st_shndx != SHN_ABS)
                 exported.insert(names + symbols[s].st_name);
         }
     }
