@@ -91,8 +91,10 @@ def feeds(options: Options, names: list[str], card: ModelCard) -> Iterator[dict[
 
 
 def samples(options: Options, names: list[str], card: ModelCard) -> Iterator[Picture]:
-    """The first frames chosen, which differ the most, cut to their middle where the model takes any size."""
-    for candidate in stream(options.frames, options.split, set(names[:_SAMPLES])):
+    """The first frames chosen, which differ the most, cut to their middle; of a model of one size, fewer and whole."""
+    _, height, width = card.profile.opt
+    count = max(4, _SAMPLES * _SAMPLE**2 // (height * width)) if card.profile.fixed else _SAMPLES
+    for candidate in stream(options.frames, options.split, set(names[:count])):
         frame = _fitted(candidate.read(), card, candidate.name)
         if not card.profile.fixed:
             top, left = (max(0, side - _SAMPLE) // 2 for side in frame.shape[:2])

@@ -47,7 +47,7 @@ def mixed_ranges(
     """
     picture = picture_before_rounding(model)
     plain = open_session(_with_output(model, picture))
-    exact = [np.asarray(plain.run([picture], feed)[0], np.float64) for feed in feeds]
+    exact = [np.asarray(plain.run([picture], feed)[0], np.float32) for feed in feeds]
     names = tensors_of(model, layers)
     chosen: dict[str, float] = {}
     for number, name in enumerate(names, 1):
