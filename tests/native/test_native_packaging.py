@@ -104,6 +104,7 @@ def test_examples_of_the_document(
     folder = library_folder(prefix)
     arguments = [program, model_path, str(WIDTH), str(HEIGHT)]
     assert succeed(*arguments, data=data, LD_LIBRARY_PATH=folder) == b"".join(derained(library, model_path, frames))
+    assert b"usage: embed" in run(program, LD_LIBRARY_PATH=folder).stderr
     arguments[1] = tmp_path / "absent.onnx"
     failed = run(*arguments, data=data, LD_LIBRARY_PATH=folder)
     assert failed.returncode == 1
@@ -184,6 +185,8 @@ def test_packages(build: Path, prefix: Path, tmp_path: Path) -> None:
     succeed("cpack", "--config", build / "CPackConfig.cmake", "-B", tmp_path)
     (package,) = tmp_path.glob("*.deb")
     listed = succeed("dpkg-deb", "-c", package).decode()
+    needed = succeed("dpkg-deb", "-f", package, "Depends").decode()
+    assert re.search(r"libc6 \(>= \d+\.\d+\)", needed), needed
     for name in ("libderain.so.0", "derain.h", "derain-config.cmake", "derain.pc", "derain-native", "LICENSE"):
         assert name in listed
     assert list(tmp_path.glob("*.tar.gz"))

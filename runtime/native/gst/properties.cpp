@@ -10,12 +10,15 @@ void install_properties(GObjectClass *object_class) {
     const auto install = [&](Property id, GParamSpec *spec) {
         g_object_class_install_property(object_class, id, spec);
     };
-    install(kModel, g_param_spec_string("model", "Model", "File written by derain export", nullptr, at_rest));
-    install(kBackend, g_param_spec_string("backend", "Backend", "Inference engine; the best one of this build if unset",
-                                          nullptr, at_rest));
-    install(kEngine,
-            g_param_spec_string("engine", "Engine", "TensorRT engine file; the model's name with .engine if unset",
-                                nullptr, at_rest));
+    install(kModel, g_param_spec_string("model", "Model", "File written by derain export, or an engine of derain build",
+                                        nullptr, at_rest));
+    install(kBackend, g_param_spec_string(
+                          "backend", "Backend",
+                          "Inference engine: tensorrt, openvino or onnxruntime; the best one of this build if unset",
+                          nullptr, at_rest));
+    install(kEngine, g_param_spec_string("engine", "Engine",
+                                         "TensorRT engine file; the one beside the model or in derain's cache if unset",
+                                         nullptr, at_rest));
     install(kThreads, g_param_spec_int("threads", "Threads", "CPU threads of one frame; 0 for the physical cores", 0,
                                        1024, 0, at_rest));
     install(kStrength,
@@ -34,9 +37,11 @@ void install_properties(GObjectClass *object_class) {
                                             nullptr, at_rest));
     install(kLatency,
             g_param_spec_uint64("latency", "Latency", "Longest time of a frame, nanoseconds", 0, G_MAXUINT64, 0, told));
-    install(kFramesDerained, g_param_spec_uint64("frames-derained", "Frames derained", "Since the element was started",
-                                                 0, G_MAXUINT64, 0, told));
-    install(kFramesPassed, g_param_spec_uint64("frames-passed", "Frames passed",
-                                               "Passed unchanged because they were dry, since the element was started",
-                                               0, G_MAXUINT64, 0, told));
+    install(kFramesDerained,
+            g_param_spec_uint64("frames-derained", "Frames derained", "Frames derained since the element was started",
+                                0, G_MAXUINT64, 0, told));
+    install(kFramesPassed,
+            g_param_spec_uint64("frames-passed", "Frames passed",
+                                "Frames passed unchanged because they were dry, since the element was started", 0,
+                                G_MAXUINT64, 0, told));
 }

@@ -21,7 +21,7 @@ constexpr const char *kUsage =
     "  derain-native --version                 of the library, and the engines in this build\n"
     "\n"
     "  --backend NAME     an engine of this build; the best one otherwise\n"
-    "  --engine FILE      TensorRT's engine file; MODEL.engine otherwise\n"
+    "  --engine FILE      TensorRT's engine file; the one beside MODEL or in derain's cache otherwise\n"
     "  --threads N        CPU threads; the physical cores otherwise\n"
     "  --strength S       run: 0 (input) to 1 (derained)\n"
     "  --overlay S        run: 0 to 1, paint what counts as rain in red\n"
