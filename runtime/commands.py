@@ -92,7 +92,8 @@ def run(
 
     Ctrl-C finishes what was read: the file holds the part so far and plays.
     """
-    from derain.runtime.launch import RunOptions, launch
+    from derain.runtime.launch import launch
+    from derain.runtime.run_options import RunOptions
 
     launch(
         RunOptions(

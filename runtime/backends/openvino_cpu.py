@@ -124,8 +124,9 @@ class OpenVinoCpu(Backend):
         try:
             model = self._model.clone()
             model.reshape({name: list(array.shape) for name, array in inputs.items()})
-            requests: Requests | None = self._requests(self._core.compile_model(model, "CPU", self._settings))
-            self._run(requests, inputs, found)
+            fixed = self._requests(self._core.compile_model(model, "CPU", self._settings))
+            self._run(fixed, inputs, found)
+            requests: Requests | None = fixed
         except (RuntimeError, TypeError, ValueError, BackendError):
             requests = None  # the general graph has just served, and goes on to
         # OpenVINO 2026.4 has compiled a graph of fixed size into one that overwrites a tensor still to be read.

@@ -49,7 +49,7 @@ class RawVideo:
 
     def frame(self, pixels: Picture, milliseconds: int) -> list[bytes | memoryview]:
         """A picture uint8 (height, width, 3) BGR at its time: two pieces, to be written one after the other."""
-        data = memoryview(_in_rows_of_four(self._colour.from_bgr(pixels, "yuv420p")))
+        data = _in_rows_of_four(self._colour.from_bgr(pixels, "yuv420p")).data
         time = _TIMESTAMP + b"\x88" + struct.pack(">Q", milliseconds)
         block = _SIMPLE_BLOCK + _length(len(_BLOCK_HEAD) + len(data)) + _BLOCK_HEAD
         return [_CLUSTER + _length(len(time) + len(block) + len(data)) + time + block, data]
