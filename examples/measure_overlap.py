@@ -1,4 +1,6 @@
-"""How much of its slowest part's rate a file job keeps. Run: python measure_overlap.py clip.mp4 [simulated | BACKEND]
+"""How much of its slowest part's rate a file job keeps.
+
+Run: python measure_overlap.py clip.mp4 [simulated | BACKEND [ROUNDS]]
 
 `simulated`: devices that wait without using the CPU, as a GPU does; decoding and encoding should hide behind them. Else
 the shipped `nano` on the CPU, where all share the cores: there the measure is the core-seconds of the parts alone,
@@ -30,7 +32,7 @@ from derain.runtime.pipeline import Derained, Infer, Overlapped
 CLIP = Path(sys.argv[1])
 BACKEND = sys.argv[2] if sys.argv[2:] else "auto"
 DEVICE_SECONDS = 1 / 30
-ROUNDS = 3
+ROUNDS = int(sys.argv[3]) if sys.argv[3:] else 3
 WARM = 12  # frames after which an engine has settled on their size
 HELD = 60  # decoded frames that encoder and model get again and again when they are measured alone
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Literal, TypeAlias
 
 from derain.errors import MediaError, UsageError
@@ -14,7 +15,7 @@ _COARSEST: dict[Codec, int] = {"h264": 51, "h265": 51, "av1": 63}
 _OPTIONS: dict[Codec, dict[str, str]] = {
     "h264": {"preset": "veryfast"},
     "h265": {"preset": "veryfast", "x265-params": "log-level=error"},
-    "av1": {"preset": "10"},
+    "av1": {"preset": "8"},  # from 10 on, SVT-AV1 itself warns of visible faults
 }
 
 
@@ -44,6 +45,8 @@ def add_encoder(container: Any, codec: Codec, rate: Any, crf: int, **more: str) 
     encoder = _ENCODERS[codec]
     if encoder not in av.codecs_available:
         raise MediaError(f"This FFmpeg has no encoder '{encoder}'", fix="Install PyAV's own build: pip install av")
+    if codec == "av1":
+        os.environ.setdefault("SVT_LOG", "1")  # errors only; its report of each encoding would fill the terminal
     stream = container.add_stream(encoder, rate=rate, options={"crf": str(crf)} | _OPTIONS[codec] | more)
     stream.pix_fmt = "yuv420p"
     if codec == "h265" and container.format.name in ("mp4", "mov"):

@@ -68,6 +68,12 @@ def test_other_codecs_keep_times_sound_and_pictures(tmp_path: Path, codec: Codec
         copy(source, tmp_path / "none.mp4", codec="av1", crf=64)
 
 
+def test_av1_is_quiet(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SVT_LOG", raising=False)
+    copy(make_video(tmp_path / "in.mp4", REGULAR[:4], size=(128, 96)), tmp_path / "out.mp4", codec="av1")
+    assert "Svt" not in capfd.readouterr().err
+
+
 def test_times_in_matroska_are_whole_milliseconds(tmp_path: Path) -> None:
     source = make_video(tmp_path / "in.mp4", VARIABLE)
     copy(source, tmp_path / "out.mkv")
