@@ -1,7 +1,9 @@
 // Which engine the library would load on a machine that is not here; test_native_engines.py compares the answers with
 // the Python side's.
 //
-//   find_engine MODEL ENGINE TENSORRT GPU MAJOR MINOR CUDA_MAJOR CUDA_MINOR     ENGINE "" where none is named
+//   find_engine MODEL ENGINE TENSORRT GPU MAJOR MINOR CUDA_MAJOR CUDA_MINOR DRIVER
+//
+// ENGINE and DRIVER are "" where none is named.
 #include "engine_file.hpp"
 #include "error.hpp"
 
@@ -9,9 +11,12 @@
 #include <iostream>
 
 int main(int count, char **words) {
-    if (count != 9) return 2;
-    const derain::Machine machine = {
-        words[3], words[4], {std::atoi(words[5]), std::atoi(words[6])}, {std::atoi(words[7]), std::atoi(words[8])}};
+    if (count != 10) return 2;
+    const derain::Machine machine = {words[3],
+                                     words[4],
+                                     {std::atoi(words[5]), std::atoi(words[6])},
+                                     {std::atoi(words[7]), std::atoi(words[8])},
+                                     words[9]};
     const auto log = [](derain_log_level, const std::string &text) { std::cerr << text << "\n"; };
     try {
         const derain::Card card = derain::read_model_card(words[1]);

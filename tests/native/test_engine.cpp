@@ -59,7 +59,7 @@ std::string changed(const std::string &from, const std::string &to) {
     return text.replace(at, from.size(), to);
 }
 
-const derain::Machine kOrin = {"10.3.0.30", "Orin", {8, 7}, {12, 6}};
+const derain::Machine kOrin = {"10.3.0.30", "Orin", {8, 7}, {12, 6}, ""};
 
 void belongs_to(const std::string &record, const derain::Machine &machine) {
     derain::require_machine(derain::parse_record(record, "edge.engine.json"), machine, "edge.engine");
@@ -71,25 +71,42 @@ std::string mismatch(const std::string &record, const derain::Machine &machine) 
 
 void an_engine_belongs_to_its_machine() {
     const std::string record = record_text(kPlan);
-    const derain::Machine newer = {"10.13.3.9", "Orin", {8, 7}, {12, 6}},
-                          thor = {"10.3.0.30", "Thor", {11, 0}, {12, 6}},
-                          cuda13 = {"10.3.0.30", "Orin", {8, 7}, {13, 0}}, unknown = {"10.3.0.30", "Orin", {8, 7}, {}};
+    const derain::Machine newer = {"10.13.3.9", "Orin", {8, 7}, {12, 6}, ""},
+                          thor = {"10.3.0.30", "Thor", {11, 0}, {12, 6}, ""},
+                          cuda13 = {"10.3.0.30", "Orin", {8, 7}, {13, 0}, ""},
+                          unknown = {"10.3.0.30", "Orin", {8, 7}, {}, ""};
     belongs_to(record, kOrin);
     belongs_to(record, unknown);
     CHECK(contains(mismatch(record, newer), "built with tensorrt 10.3.0, and this machine has 10.13.3.9"));
     CHECK(contains(mismatch(record, thor), "built on Orin (SM87), and this machine has Thor (SM110)"));
     CHECK(contains(mismatch(record, cuda13), "a driver for CUDA 12.6, and this one is for 13.0"));
+    const std::string with_driver = changed("\"cuda\":[12,6]", "\"cuda\":[12,6],\"driver\":\"540.4.0\"");
+    belongs_to(with_driver, kOrin);
+    belongs_to(with_driver, {"10.3.0.30", "Orin", {8, 7}, {12, 6}, "540.4.0"});
+    CHECK(contains(mismatch(with_driver, {"10.3.0.30", "Orin", {8, 7}, {12, 6}, "550.1"}),
+                   "built with driver 540.4.0, and this machine has 550.1"));
     const std::string compatible = changed("\"version_compatible\":false", "\"version_compatible\":true");
     belongs_to(compatible, newer);
     belongs_to(compatible, cuda13);
-    CHECK(contains(mismatch(compatible, {"10.2.0.1", "Orin", {8, 7}, {12, 6}}), "this machine has 10.2.0.1"));
-    CHECK(contains(mismatch(compatible, {"11.0.0.1", "Orin", {8, 7}, {12, 6}}), "this machine has 11.0.0.1"));
+    CHECK(contains(mismatch(compatible, {"10.2.0.1", "Orin", {8, 7}, {12, 6}, ""}), "this machine has 10.2.0.1"));
+    CHECK(contains(mismatch(compatible, {"11.0.0.1", "Orin", {8, 7}, {12, 6}, ""}), "this machine has 11.0.0.1"));
     belongs_to(changed("\"hardware_compatible\":false", "\"hardware_compatible\":true"), thor);
     CHECK(
         contains(mismatch(changed("\"toolkit\":\"tensorrt\"", "\"toolkit\":\"tensorrt-rtx\""), kOrin), "tensorrt-rtx"));
     const std::string ahead = changed("\"capabilities\":[]", "\"capabilities\":[\"SM86\",\"SM110\"]");
     belongs_to(ahead, thor);
     CHECK(contains(mismatch(ahead, kOrin), "compute capability SM86, SM110, and Orin is SM87"));
+}
+
+void a_driver_tells_its_version() {
+    using derain::kernel_module_version;
+    CHECK_EQUAL(
+        kernel_module_version("NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.183.01  Sun May 12\nGCC 12.2\n"),
+        std::string("535.183.01"));
+    CHECK_EQUAL(kernel_module_version("NVRM version: NVIDIA UNIX Open Kernel Module for aarch64  540.4.0  Release\n"),
+                std::string("540.4.0"));
+    CHECK_EQUAL(kernel_module_version("Kernel Module\nGCC version: 12.2.0\n"), std::string());
+    CHECK_EQUAL(kernel_module_version(""), std::string());
 }
 
 std::string of_trtexec(const std::string &toolkit) {
@@ -216,6 +233,7 @@ void the_self_test_finds_wrong_engines() {
 int main() {
     sums_are_those_of_nist();
     an_engine_belongs_to_its_machine();
+    a_driver_tells_its_version();
     engines_of_trtexec_tell_their_version();
     refuses_damaged_records();
     a_plan_is_what_its_record_describes();

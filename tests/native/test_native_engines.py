@@ -17,7 +17,15 @@ from derain.runtime.backends import native_library
 from derain.runtime.engine.driver import Driver, Gpu
 from derain.runtime.engine.key import make_key
 from derain.runtime.engine.options import BuildOptions
-from derain.runtime.engine.record import SelfTest, new_record, read_record, record_path, write_engine, write_record
+from derain.runtime.engine.record import (
+    SelfTest,
+    adopted,
+    new_record,
+    read_record,
+    record_path,
+    write_engine,
+    write_record,
+)
 from derain.runtime.engine.store import cache_folder, cache_path, look
 from derain.runtime.engine.toolkit import Toolkit
 
@@ -26,10 +34,15 @@ PLAN = b"a plan" * 100
 
 
 def machine(
-    version: str = "10.3.0", gpu: str = "Orin", capability: tuple[int, int] = (8, 7), cuda: tuple[int, int] = (12, 6)
+    version: str = "10.3.0",
+    gpu: str = "Orin",
+    capability: tuple[int, int] = (8, 7),
+    cuda: tuple[int, int] = (12, 6),
+    driver: str | None = "540.4.0",
 ) -> tuple[Toolkit, Driver]:
     """A TensorRT and a GPU that are not here."""
-    return Toolkit("tensorrt", SimpleNamespace(), version), Driver("ok", cuda, (Gpu(gpu, capability, 1 << 33, True),))
+    gpus = (Gpu(gpu, capability, 1 << 33, True),)
+    return Toolkit("tensorrt", SimpleNamespace(), version), Driver("ok", cuda, gpus, version=driver)
 
 
 @pytest.fixture
@@ -55,7 +68,10 @@ def ask(library: ctypes.CDLL, on: tuple[Toolkit, Driver], path: Path, engine: st
     numbers = [str(number) for number in (*gpu.capability, *driver.cuda)]
     program = Path(native_library.library_path()).resolve().parent / "find_engine"
     result = subprocess.run(
-        [program, path, engine, toolkit.version, gpu.name, *numbers], capture_output=True, text=True, check=False
+        [program, path, engine, toolkit.version, gpu.name, *numbers, driver.version or ""],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert result.returncode == (0 if result.stdout else 1), result.stderr
     return result.stdout.splitlines(), result.stderr
@@ -69,6 +85,8 @@ MACHINES = [
     machine(gpu="Thor", capability=(11, 0)),
     machine(gpu="Orin", capability=(8, 6)),
     machine(cuda=(13, 0)),
+    machine(driver="550.54.14"),
+    machine(driver=None),
 ]
 
 
@@ -175,6 +193,19 @@ def test_records_of_trtexec(library: ctypes.CDLL, model: Path, tmp_path: Path) -
         except ModelFileError:
             fits = False
         assert bool(ask(library, HERE, model)[0]) is fits, toolkit
+
+
+def test_engines_adopted_from_trtexec(library: ctypes.CDLL, model: Path, tmp_path: Path) -> None:
+    engine = tmp_path / "edge.engine"
+    engine.write_bytes(PLAN)
+    write_record(engine, adopted(engine, model, read_card(model)))
+    assert ask(library, HERE, model)[0] == [str(engine), str(len(PLAN)), str(model)]
+    assert ask(library, HERE, engine)[0][2] == str(model)
+    retrain(engine, model)
+    found, said = ask(library, HERE, model)
+    assert not found
+    assert "built from another model file" in said
+    assert ask(library, HERE, engine)[0][2] == ""
 
 
 def test_self_tests_that_python_reads(library: ctypes.CDLL, model: Path, tmp_path: Path) -> None:

@@ -51,6 +51,13 @@ def test_bytes_of_the_python_runtime(library: ctypes.CDLL, model_path: Path, pic
     assert_same_bytes(library, model_path, pictures, [0, 1, 2, 3], gap)
 
 
+@pytest.mark.parametrize("name", sorted(shipped()))
+def test_bytes_with_shipped_models(library: ctypes.CDLL, name: str) -> None:
+    """Real graphs, which both runtimes rewrite alike; from the fourth frame on they are compiled for its size."""
+    picture: NDArray[np.uint8] = np.random.default_rng(7).integers(0, 256, (90, 160, 3), np.uint8)
+    assert_same_bytes(library, shipped()[name].path, [picture] * 5, [])
+
+
 def test_bytes_of_python_with_onnxruntime(library: ctypes.CDLL, model_path: Path, pictures: Pictures) -> None:
     names = [library.derain_backend_name(index) for index in range(4)]
     if b"onnxruntime" not in names:

@@ -37,7 +37,7 @@ std::string model_beside(const std::string &engine, const EngineRecord &record) 
     if (!record.onnx) return "";
     const std::string path = folder_of(engine) + record.onnx->substr(folder_of(*record.onnx).size());
     if (!exists(path)) return "";
-    return record.key && sha256_of_file(path) != record.key->onnx_sha256 ? "" : path;
+    return record.onnx_sha256 && sha256_of_file(path) != *record.onnx_sha256 ? "" : path;
 }
 
 // Letters, digits, '_', '.' and '-' stay, and each run of others becomes one '-'.
@@ -85,7 +85,7 @@ std::string default_options(const Profile &profile) {
 EngineFile checked(const std::string &path, const std::string &onnx, const std::string &onnx_sha256, const Card &card,
                    const Machine &machine) {
     EngineRecord record = read_record(path);
-    if (record.key && !onnx_sha256.empty() && record.key->onnx_sha256 != onnx_sha256) {
+    if (record.onnx_sha256 && !onnx_sha256.empty() && *record.onnx_sha256 != onnx_sha256) {
         throw Error(DERAIN_BAD_MODEL, "'" + path + "' was built from another model file than '" + onnx + "'", "",
                     kBuild);
     }

@@ -10,6 +10,7 @@
 #include <cstdio>
 #include <fstream>
 #include <iterator>
+#include <sstream>
 
 namespace derain {
 namespace {
@@ -54,6 +55,7 @@ EngineKey read_key(const JsonField &field) {
     key.gpu = optional_text(field["gpu"]);
     key.capability = optional_pair(field["capability"]);
     key.cuda = optional_pair(field["cuda"]);
+    key.driver = optional_text(field.optional("driver"));
     key.profile = read_profile(options["profile"]);
     for (size_t i = 0; !capabilities.is_null() && i < capabilities.length(0, 64); ++i) {
         key.capabilities.push_back(capabilities[i].text());
@@ -120,10 +122,12 @@ std::string differences(const EngineKey &key, const Machine &machine) {
         add("it was built on " + *key.gpu + " (SM" + std::to_string(sm[0]) + std::to_string(sm[1]) +
             "), and this machine has " + machine.gpu + " (" + machine.sm() + ")");
     }
-    const bool cuda_known = key.cuda && machine.cuda != std::array<int, 2>{};
-    if (!key.version_compatible && cuda_known && *key.cuda != machine.cuda) {
+    if (key.version_compatible) return found;
+    if (key.cuda && machine.cuda != std::array<int, 2>{} && *key.cuda != machine.cuda) {
         add("it was built with a driver for CUDA " + dotted(*key.cuda) + ", and this one is for " +
             dotted(machine.cuda));
+    } else if (key.driver && !machine.driver.empty() && *key.driver != machine.driver) {
+        add("it was built with driver " + *key.driver + ", and this machine has " + machine.driver);
     }
     return found;
 }
@@ -159,6 +163,12 @@ EngineRecord parse_record(const std::string &json, const std::string &path) {
     if (!key.is_null()) record.key = read_key(key);
     record.onnx = optional_text(document.optional("onnx"));
     record.toolkit = optional_text(document.optional("toolkit"));
+    const JsonField sum = document.optional("onnx_sha256");
+    if (record.key) {
+        record.onnx_sha256 = record.key->onnx_sha256;
+    } else if (!sum.is_null()) {
+        record.onnx_sha256 = digest(sum);
+    }
     record.tested = !document.optional("self_test").is_null();
     return record;
 }
@@ -167,9 +177,10 @@ EngineRecord read_record(const std::string &engine) {
     const std::string path = record_path(engine);
     std::ifstream file(path, std::ios::binary);
     if (!file) {
-        throw Error(DERAIN_BAD_MODEL, "'" + engine + "' has no record beside it",
-                    "'" + path + "', which derain build and its trtexec scripts write",
-                    "Copy both files together, or build it again with derain build");
+        throw Error(
+            DERAIN_BAD_MODEL, "'" + engine + "' has no record beside it",
+            "'" + path + "', which derain build and its trtexec scripts write",
+            "Copy both files together; or, if trtexec built it by hand: derain build MODEL.onnx --adopt " + engine);
     }
     std::string text(kMaxRecordBytes + 1, '\0');
     file.read(text.data(), static_cast<std::streamsize>(text.size()));
@@ -187,6 +198,18 @@ void require_machine(const EngineRecord &record, const Machine &machine, const s
     if (found.empty()) return;
     throw Error(DERAIN_BAD_MODEL, "'" + engine + "' does not fit this machine: " + found, "",
                 "Build it here with derain build, or with its script again");
+}
+
+std::string kernel_module_version(const std::string &text) {
+    std::istringstream words(text.substr(std::min(text.size(), text.find("Kernel Module"))));
+    std::string line, word;
+    std::getline(words, line);
+    words = std::istringstream(line);
+    while (words >> word) {
+        const bool numbers = word.find_first_not_of("0123456789.") == std::string::npos;
+        if (numbers && word.find('.') != std::string::npos) return word;
+    }
+    return "";
 }
 
 std::vector<char> read_plan(const std::string &engine, const EngineRecord &record) {

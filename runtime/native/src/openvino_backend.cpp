@@ -2,6 +2,7 @@
 #include "backend.hpp"
 #include "error.hpp"
 #include "half.hpp"
+#include "openvino_graph.hpp"
 
 #include <openvino/openvino.hpp>
 #include <openvino/runtime/intel_cpu/properties.hpp>
@@ -212,7 +213,9 @@ class OpenVinoBackend : public Backend {
                                        ov::intel_cpu::denormals_optimization(true));
         };
         try {
-            lane_ = std::make_unique<OpenVinoLane>(core_.read_model(path_), compile, card, path_);
+            const std::shared_ptr<ov::Model> model = core_.read_model(path_);
+            streamline(*model);
+            lane_ = std::make_unique<OpenVinoLane>(model, compile, card, path_);
         } catch (const ov::Exception &error) {
             throw refused("cannot load", path_, error);
         }

@@ -8,6 +8,8 @@
 #include <NvInfer.h>
 #include <algorithm>
 #include <cstring>
+#include <fstream>
+#include <iterator>
 #include <mutex>
 
 namespace derain {
@@ -152,7 +154,9 @@ class TensorRtLane : public Lane {
 Machine describe(const cudaDeviceProp &gpu) {
     int cuda = 0;
     check_cuda(cudaDriverGetVersion(&cuda), "tell the driver's version");
-    return {version(), gpu.name, {gpu.major, gpu.minor}, {cuda / 1000, cuda % 1000 / 10}};
+    std::ifstream file("/proc/driver/nvidia/version");
+    const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+    return {version(), gpu.name, {gpu.major, gpu.minor}, {cuda / 1000, cuda % 1000 / 10}, kernel_module_version(text)};
 }
 
 class TensorRtBackend : public Backend {
