@@ -79,7 +79,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, zipfile.BadZipFile, OSError) as error:
-        reason = str(error).splitlines()[0][:200]
+        # Of a refused pickle torch tells how to load it all the same, which is the last thing to do.
+        refused = isinstance(error, pickle.UnpicklingError)
+        reason = "it holds more than weights, or something else" if refused else str(error).splitlines()[0][:200]
         raise CheckpointError(f"'{path}' is not a readable checkpoint ({reason})", fix=fix) from error
     if not isinstance(state, dict) or not isinstance(state.get("format"), int):
         raise CheckpointError(f"'{path}' is not a derain checkpoint", fix=fix)

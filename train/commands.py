@@ -29,6 +29,9 @@ _LAYOUT = Annotated[
     ),
 ]
 
+# The backslash keeps rich from taking the names for markup.
+_SPLIT_HELP = "JSON file of held-out pictures: {folder: \\[names]}. A folder of pairs stands for both of its sides."
+
 
 class Precision(str, Enum):
     """Arithmetic of training."""
@@ -36,6 +39,14 @@ class Precision(str, Enum):
     FULL = "32-true"
     BF16 = "bf16-mixed"
     DOUBLE = "64-true"
+
+
+class Device(str, Enum):
+    """Where to train."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
 
 
 class Renderer(str, Enum):
@@ -64,9 +75,12 @@ def train(
     clean: Annotated[list[Path] | None, typer.Option(help="Folder of clean pictures. Repeatable.")] = None,
     pairs: Annotated[list[Path] | None, typer.Option(help="Folder of pairs. Repeatable.")] = None,
     layout: _LAYOUT = None,
-    split: Annotated[Path | None, typer.Option(help="JSON file of held-out pictures: {folder: [names]}.")] = None,
+    split: Annotated[Path | None, typer.Option(help=_SPLIT_HELP)] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the run. Default: runs/RECIPE.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's checkpoint, exactly.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on from the folder's checkpoint, exactly; begin where there is none yet."),
+    ] = False,
     init: Annotated[
         str | None,
         typer.Option(
@@ -82,7 +96,7 @@ def train(
         typer.Option(metavar="ONNX", help="With --qat: derain calibrate's INT8 file, whose arithmetic to train for."),
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's number of steps.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[Device, typer.Option(help="auto takes the GPU where there is one.")] = Device.AUTO,
     devices: Annotated[int, typer.Option(min=1, help="How many GPUs or processes.")] = 1,
     precision: Annotated[
         Precision, typer.Option(help="bf16-mixed is faster on GPUs since Ampere and CPUs with AMX.")
@@ -94,22 +108,28 @@ def train(
     """Train a system from rainy and clean pictures: unpaired, paired or both."""
     from derain.models import resolve
     from derain.train.data.folders import gather
+    from derain.train.machine import Machine
     from derain.train.qat_setup import read_ranges, recipe_for
-    from derain.train.recipe import parse_recipe, read_recipe_text
-    from derain.train.trainer import Machine, Trainer
+    from derain.train.recipe import parse_recipe, read_recipe_text, shipped_recipes
+    from derain.train.trainer import Trainer
 
     if (qat is None) != (ranges is None):
         raise UsageError("--qat CKPT and --ranges ONNX go together", fix="Give both: see docs/calibration.md")
     if qat is not None and (init is not None or compile_ or precision is Precision.BF16):
         raise UsageError("--qat was given with --init, --compile or bf16-mixed", expected="--qat without these")
     if recipe is None and qat is None:
-        raise UsageError("There is no recipe", fix="Name one, such as edge, or fine-tune a checkpoint with --qat")
+        raise UsageError(
+            "There is no recipe",
+            expected=f"a .toml file or one of {', '.join(shipped_recipes())}",
+            fix="Name one, such as: derain train edge --rainy FOLDER --clean FOLDER",
+        )
     text = recipe_for(qat, steps) if recipe is None and qat is not None else read_recipe_text(str(recipe))
     if steps is not None:
         text = re.sub(r"(?m)^steps\s*=.*$", f"steps = {steps}", text, count=1)
+    name = parse_recipe(text, recipe or "--qat").name
     pictures = gather(rainy or (), clean or (), pairs or (), split, layout)
-    machine = Machine(device, devices, precision.value, threads, workers, compile_)
-    folder = out or Path("runs") / (Path(recipe).stem if recipe else parse_recipe(text, "--qat").name)
+    machine = Machine(device.value, devices, precision.value, threads, workers, compile_)
+    folder = out or Path("runs") / (Path(recipe).stem if recipe else name)
     held = None if ranges is None else read_ranges(ranges)
     begin_from = qat if init is None else Path(init) if init.endswith(".ckpt") else resolve(init)
     trainer = Trainer(text, pictures, folder, machine, resume=resume, begin_from=begin_from, quantization=held)
@@ -152,7 +172,7 @@ def evaluate(
             fix="Give --data FOLDER of pairs, --dry FOLDER of dry pictures, --video FILE, or several of them",
         )
     if split is not None:
-        sets = [(path, held_out_only(pairs, path, split)) for path, pairs in sets]
+        sets = [(path, held_out_only(pairs, path, split, layout)) for path, pairs in sets]
     for folder in check_overlap or ():
         refuse_overlap([pair for _, pairs in sets for pair in pairs], folder, layout)
     derain = _load(model)

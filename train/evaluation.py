@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from derain.errors import DataError
 from derain.images import list_images
 from derain.metrics import PROTOCOLS, Protocol, psnr, ssim
-from derain.train.data.folders import read_split
 from derain.train.data.layouts import find_pairs
 from derain.train.data.pairs import Pair
+from derain.train.data.split import HeldOut
 from derain.train.deployable import Deployable
 
 Pixels = NDArray[np.uint8]
@@ -29,17 +29,15 @@ def as_pairs(folder: Path, *, dry: bool = False, layout: str | None = None) -> l
     return [Pair(path, path) for path in list_images(folder)] if dry else find_pairs(folder, layout)
 
 
-def held_out_only(pairs: Sequence[Pair], folder: Path, split: Path) -> list[Pair]:
-    """Those of a folder's pairs that a split file holds out.
+def held_out_only(pairs: Sequence[Pair], folder: Path, split: Path, layout: str | None = None) -> list[Pair]:
+    """Those of a folder's pairs, or dry pictures, that a split file holds out.
 
     Raises:
         DataError: it holds none of them out.
     """
-    names = read_split(split).get(folder.resolve(), set())
-    chosen = [pair for pair in pairs if pair.rainy.name in names]
-    if not chosen:
-        raise DataError(f"'{split}' holds out no picture of '{folder}'", fix="Leave --split out to measure all of them")
-    return chosen
+    dry = all(pair.rainy == pair.clean and pair.rainy_side is None for pair in pairs)
+    held = HeldOut(split, [folder] if dry else (), () if dry else [folder], layout)
+    return [pair for pair in pairs if (held.picture(pair.rainy) if dry else held.pair(pair))]
 
 
 @dataclass(frozen=True)

@@ -10,26 +10,26 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader
 
 from derain.card import TrainedRanges
 from derain.errors import CheckpointError, DerainError
 from derain.train.alarms import Alarms
 from derain.train.checkpoint import load_weights, read_checkpoint, save_checkpoint
-from derain.train.data.batches import StepBatches, seed_worker
+from derain.train.data.batches import StepBatches
+from derain.train.data.fit import check_pictures, unused_pictures
 from derain.train.data.folders import Pictures
+from derain.train.data.loading import load
 from derain.train.data.overlap import overlap_of, tell
 from derain.train.distil import Distiller
 from derain.train.journal import Journal
+from derain.train.machine import Machine
 from derain.train.optimisers import Optimisers
 from derain.train.qat import fake_quantize
 from derain.train.recipe import Recipe, parse_recipe
@@ -39,26 +39,6 @@ from derain.train.validation import Validation
 from derain.train.warm_start import warm_start
 
 CHECKPOINT_NAME = "last.ckpt"
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Where and how to run; none of it belongs to the recipe.
-
-    Attributes:
-        devices: GPUs, or processes on a CPU, that share each batch.
-        precision: ``bf16-mixed`` is two to four times faster on CPUs with AMX and on GPUs since Ampere; ``64-true`` is
-            for checking gradients and that several processes follow one.
-        workers: processes that make batches; 0 makes them in the training process.
-        compile: the networks run through torch.compile.
-    """
-
-    accelerator: str = "auto"
-    devices: int = 1
-    precision: Literal["32-true", "bf16-mixed", "64-true"] = "32-true"
-    threads: int | None = None
-    workers: int = 1
-    compile: bool = False
 
 
 class Trainer:
@@ -100,10 +80,7 @@ class Trainer:
         self._minutes = 0.0
         self._quality: list[dict[str, Any]] = []
         self._alarms = Alarms()
-        # Subnormal numbers made one run 15 times slower on a CPU.
-        torch.set_flush_denormal(True)
-        if machine.threads:
-            torch.set_num_threads(machine.threads)
+        machine.prepare()
 
     @property
     def checkpoint(self) -> Path:
@@ -116,11 +93,10 @@ class Trainer:
 
         Raises:
             TrainingError: an alarm; the last checkpoint stays as it was.
+            UsageError, DataError, CheckpointError: the machine, the pictures or a file do not fit the recipe.
             SystemExit: the same error in one of several processes but the first, which tells it.
         """
-        machine = self._machine
-        self.fabric = Fabric(accelerator=machine.accelerator, devices=machine.devices, precision=machine.precision)
-        self.fabric.launch()
+        self.fabric = self._machine.launch()
         self.fabric.seed_everything(self.recipe.seed, verbose=False)
         try:
             self._run()
@@ -141,7 +117,10 @@ class Trainer:
         elif self._begin_from is not None:
             self._begun_from = warm_start(self.system, self._begin_from)
             self.averaged.load_state_dict(self.system.derainer.state_dict())
-        batches = self._loader()
+        check_pictures(self._pictures, self.system.needs(self._step))
+        # The first batch before the journal: what is wrong with the pictures leaves no folder behind.
+        made = self._batches()
+        batches = chain(list(islice(made, self.recipe.optimizer.accumulate)), made)
         with Journal(self._folder, self.recipe, self.first_process, self._step) as journal, self._signals():
             if self.first_process:
                 for note in self._notes():
@@ -150,7 +129,8 @@ class Trainer:
             began = time.monotonic()
             before = self._minutes
             while parts := list(islice(batches, self.recipe.optimizer.accumulate)):
-                losses = self._train_step(parts)
+                with self._machine.running():
+                    losses = self._train_step(parts)
                 self._step += 1
                 self._minutes = before + (time.monotonic() - began) / 60
                 journal.step(self._step, losses, self._optimisers.rates)
@@ -174,6 +154,8 @@ class Trainer:
         if self._begun_from:
             new = f"; new: {self._begun_from['new']}" if "new" in self._begun_from else ""
             yield f"Begun from '{self._begun_from['name']}', SHA-256 {self._begun_from['sha256'][:16]}{new}"
+        steps = range(self.recipe.steps)
+        yield from unused_pictures(self._pictures, {self.system.needs(step) for step in steps})
         overlap = overlap_of(self._pictures)
         if overlap:
             yield f"Warning: {tell(overlap)}. The figures of this run are not of unseen scenes."
@@ -211,36 +193,21 @@ class Trainer:
         if self._quantization is not None:
             fake_quantize(self.system.derainer, self._quantization)
             fake_quantize(self.averaged, self._quantization)  # type: ignore[arg-type]  # a copy of the derainer
-        if self._machine.compile:
-            # In place: the names of the parameters stay as they are, and a module that is never called costs nothing.
-            networks = [*self.system.derainer.children(), *self.system.children()]
-            for network in networks:
-                if network is not self.system.derainer:
-                    network.compile()
+        self._machine.compile_networks(self.system)
 
-    def _loader(self) -> Iterator[Batch]:
-        dataset = StepBatches(
+    def _batches(self) -> Iterator[Batch]:
+        accumulate = self.recipe.optimizer.accumulate
+        made = StepBatches(
             self._pictures,
             self.recipe.data,
             self.recipe.seed,
             self.recipe.steps,
             self.system.needs,
-            accumulate=self.recipe.optimizer.accumulate,
+            accumulate=accumulate,
             rank=self.fabric.global_rank,
             world=self.fabric.world_size,
         )
-        workers, accumulate = self._machine.workers, self.recipe.optimizer.accumulate
-        return iter(
-            DataLoader(
-                dataset,
-                batch_size=None,
-                sampler=range(self._step * accumulate, self.recipe.steps * accumulate),
-                num_workers=workers,
-                prefetch_factor=4 if workers else None,
-                worker_init_fn=seed_worker,
-                pin_memory=self.fabric.device.type == "cuda",
-            )
-        )
+        return load(made, self._step * accumulate, self._machine.workers, pin=self.fabric.device.type == "cuda")
 
     def _train_step(self, parts: list[Batch]) -> dict[str, float]:
         """One step on the batches whose gradients it accumulates; the means of their losses over all processes."""

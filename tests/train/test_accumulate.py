@@ -16,8 +16,9 @@ from derain.images import write_image
 from derain.train.checkpoint import read_checkpoint
 from derain.train.data.cache import PictureCache
 from derain.train.data.folders import Pictures
+from derain.train.machine import Machine
 from derain.train.systems.base import Batch, Crops
-from derain.train.trainer import Machine, Trainer
+from derain.train.trainer import Trainer
 
 DOUBLE = Machine(accelerator="cpu", precision="64-true", workers=0, threads=1)
 

@@ -7,10 +7,10 @@ from typing import get_args
 
 import pytest
 import torch
-from tiny_systems import TINY, build, pictures, rain_on, scramble
+from tiny_systems import TINY, build, pictures, rain_on, save, scramble
 from torch import Tensor
 
-from derain.train.checkpoint import FORMAT, load_deployable, save_checkpoint
+from derain.train.checkpoint import FORMAT, load_deployable
 from derain.train.deployable import ContextDeployable, Deployable
 from derain.train.systems import find_system
 from derain.train.systems.base import _REGISTRY
@@ -72,25 +72,9 @@ def test_pictures_of_a_batch_do_not_see_each_other(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_checkpoint_brings_back_the_same_network(name: str, tmp_path: Path) -> None:
-    system, _ = TINY[name]
-    text = f'name = "tiny"\nsystem = "{system}"\nsteps = 1\n[config]\n' + _toml(name)
     built = build(name, seed=3)
     scramble(built)
-    path = tmp_path / "last.ckpt"
-    save_checkpoint(
-        path,
-        {
-            "recipe": text,
-            "step": 1,
-            "minutes": 0.5,
-            "data": [],
-            "quality": [],
-            "system": built.state_dict(),
-            "derainer": built.derainer.state_dict(),
-            "optimizers": {},
-            "alarms": {},
-        },
-    )
+    path = save(built, name, tmp_path / "last.ckpt")
     assert FORMAT == 1
     loaded, info = load_deployable(path)
     assert (info.system, info.variant) == (built.derainer.spec.system, built.derainer.spec.variant)
@@ -99,21 +83,6 @@ def test_a_checkpoint_brings_back_the_same_network(name: str, tmp_path: Path) ->
     with torch.no_grad():
         for a, b in zip(loaded(rainy), built.derainer.eval()(rainy), strict=True):
             assert torch.equal(a, b)
-
-
-def _toml(name: str) -> str:
-    """The tiny table as dotted TOML keys."""
-
-    def lines(table: dict[str, object], prefix: str) -> list[str]:
-        out = []
-        for key, value in table.items():
-            if isinstance(value, dict):
-                out += lines(value, f"{prefix}{key}.")
-            else:
-                out.append(f"{prefix}{key} = {value!r}".replace("'", '"'))
-        return out
-
-    return "\n".join(lines(TINY[name][1], ""))
 
 
 LOCAL = [name for name in NAMES if build(name).derainer.spec.receptive_field is not None]

@@ -15,10 +15,11 @@ from derain.errors import CheckpointError, UsageError
 from derain.train.checkpoint import load_deployable, read_checkpoint
 from derain.train.data.folders import Pictures
 from derain.train.distil import Distiller, predict
+from derain.train.machine import Machine
 from derain.train.networks.context import thumbnail
 from derain.train.recipe import DistilConfig
 from derain.train.systems.base import Batch, Crops
-from derain.train.trainer import Machine, Trainer
+from derain.train.trainer import Trainer
 
 MACHINE = Machine(accelerator="cpu", workers=0, threads=1)
 PAIRS_ONLY: dict[str, Any] = {"cycle_from": 1000}

@@ -14,9 +14,10 @@ from derain.errors import DataError
 from derain.images import list_images, read_image, write_image
 from derain.train.data.folders import Pair, find_pairs
 from derain.train.evaluation import as_pairs, attention_auc, held_out_only, measure, summarise
+from derain.train.machine import Machine
 from derain.train.rain.particles import ParticleRain
 from derain.train.synthesis import write_pairs
-from derain.train.trainer import Machine, Trainer
+from derain.train.trainer import Trainer
 
 RUN = CliRunner()
 

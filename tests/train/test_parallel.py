@@ -17,9 +17,10 @@ from tiny import CONFIGS, tiny_recipe
 from derain.train import parallel
 from derain.train.checkpoint import read_checkpoint
 from derain.train.data.folders import gather
+from derain.train.machine import Machine
 from derain.train.pool import ImagePool
 from derain.train.systems.base import StepContext
-from derain.train.trainer import Machine, Trainer
+from derain.train.trainer import Trainer
 
 TOLERANCE = 1e-9
 

@@ -12,9 +12,10 @@ from torch import nn
 
 from derain.train.checkpoint import load_deployable, read_checkpoint
 from derain.train.data.folders import Pictures
+from derain.train.machine import Machine
 from derain.train.networks.edge import EdgeConfig, EdgeDerainer
 from derain.train.networks.reparam import BranchedConv, EcbsrConv, Reparam, RepVggConv, fold_branches
-from derain.train.trainer import Machine, Trainer
+from derain.train.trainer import Trainer
 
 KINDS = (RepVggConv, EcbsrConv)
 SMALL = {"extractor_width": 8, "extractor_stages": 2, "generator_width": 8, "generator_stages": 2, "fog_width": 4}

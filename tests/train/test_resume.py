@@ -15,8 +15,9 @@ from tiny import CONFIGS, tiny_recipe
 
 from derain.train.checkpoint import read_checkpoint
 from derain.train.data.folders import gather
+from derain.train.machine import Machine
 from derain.train.systems.base import _REGISTRY
-from derain.train.trainer import Machine, Trainer
+from derain.train.trainer import Trainer
 
 
 def train(recipe: str, data: str, out: str, resume: bool) -> None:

@@ -115,6 +115,18 @@ def test_only_the_paper_mode_judges_generators_at_every_scale() -> None:
     assert values["paper"] > 10 * values["official"]
 
 
+def test_scales_that_no_loss_reads_are_not_computed() -> None:
+    judge = MultiScaleDiscriminator(8)
+    calls = []
+    for index, scale in enumerate(judge.scales):
+        scale.register_forward_hook(lambda *_, index=index: calls.append(index))
+    picture = torch.rand(2, 3, 64, 64)
+    finest, every = judge(picture, scales=1), judge(picture)
+    assert calls == [0, 0, 1, 2]
+    assert torch.equal(finest[0], every[0])
+    assert [len(finest), len(every)] == [1, 3]
+
+
 def test_the_mixture_follows_what_is_taken_off() -> None:
     system = made(NAMES[0], mode="paper")
     before = system.mixture.variances.clone()

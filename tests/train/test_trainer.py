@@ -17,9 +17,10 @@ import torch
 from derain.errors import CheckpointError, DataError, TrainingError, UsageError
 from derain.train.checkpoint import load_deployable, read_checkpoint
 from derain.train.data.folders import Pictures, gather
+from derain.train.machine import Machine
 from derain.train.optimisers import learning_rate
 from derain.train.recipe import OptimizerConfig, parse_recipe
-from derain.train.trainer import Machine, Trainer
+from derain.train.trainer import Trainer
 
 MACHINE = Machine(accelerator="cpu", workers=0, threads=1)
 

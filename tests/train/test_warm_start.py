@@ -13,7 +13,8 @@ from tiny import tiny_recipe
 from derain.errors import CheckpointError
 from derain.train.checkpoint import load_deployable, read_checkpoint
 from derain.train.data.folders import Pictures
-from derain.train.trainer import Machine, Trainer
+from derain.train.machine import Machine
+from derain.train.trainer import Trainer
 
 MACHINE = Machine(accelerator="cpu", workers=0, threads=1)
 PAIRS_ONLY: dict[str, Any] = {"cycle_from": 1000}

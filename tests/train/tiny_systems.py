@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from derain.train.checkpoint import save_checkpoint
 from derain.train.networks.context import thumbnail
 from derain.train.systems import System, find_system
 from derain.train.systems.base import Batch, Crops, Losses, StepContext
@@ -177,3 +179,22 @@ def scramble(module: torch.nn.Module, scale: float = 0.15) -> None:
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.add_(scale * torch.randn(parameter.shape, generator=generator))
+
+
+def save(system: System, name: str, path: Path) -> Path:
+    """A checkpoint of the system, which is one of the table, as a run of one step would leave it."""
+    text = f'name = "tiny"\nsystem = "{TINY[name][0]}"\nsteps = 1\n[config]\n' + _toml(TINY[name][1])
+    weights = {"system": system.state_dict(), "derainer": system.derainer.state_dict(), "optimizers": {}, "alarms": {}}
+    save_checkpoint(path, {"recipe": text, "step": 1, "minutes": 0.5, "data": [], "quality": [], **weights})
+    return path
+
+
+def _toml(table: dict[str, Any], prefix: str = "") -> str:
+    """A table as dotted TOML keys."""
+    lines = []
+    for key, value in table.items():
+        if isinstance(value, dict):
+            lines.append(_toml(value, f"{prefix}{key}."))
+        else:
+            lines.append(f"{prefix}{key} = {value!r}".replace("'", '"'))
+    return "\n".join(lines)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -11,15 +10,13 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from derain.errors import DataError, UsageError
-from derain.files import check_size
+from derain.errors import DataError, MediaError, UsageError
 from derain.images import list_images
-from derain.train.data.layouts import find_pairs
+from derain.train.data.layouts import find_pairs, has_both_sides
 from derain.train.data.pairs import Pair
+from derain.train.data.split import HeldOut
 
 T = TypeVar("T")
-
-_MAX_SPLIT_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -65,30 +62,6 @@ def parse_weighted(text: str | Path) -> tuple[Path, float]:
     return Path(name), value
 
 
-def read_split(path: str | Path) -> dict[Path, set[str]]:
-    """A split file: for each folder, relative to the file, the names of the pictures that are held out.
-
-    Raises:
-        DataError: not JSON, or not of the form ``{"FOLDER": ["NAME", ...]}``; the key ``about`` is a comment.
-    """
-    path = Path(path)
-    check_size(path, _MAX_SPLIT_BYTES, DataError)
-    try:
-        document = json.loads(path.read_text())
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"Split file '{path}' is not JSON ({error})") from error
-    if not isinstance(document, dict):
-        raise DataError(f"Split file '{path}' holds a {type(document).__name__}", expected="an object of folders")
-    split: dict[Path, set[str]] = {}
-    for folder, names in document.items():
-        if folder == "about":
-            continue
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise DataError(f"Split file '{path}' has no list of names under '{folder}'")
-        split[(path.parent / folder).resolve()] = set(names)
-    return split
-
-
 def gather(
     rainy: Iterable[str | Path] = (),
     clean: Iterable[str | Path] = (),
@@ -102,22 +75,25 @@ def gather(
         layout: of all the folders of pairs; None finds out (see :mod:`derain.train.data.layouts`).
 
     Raises:
-        DataError: a folder cannot be used, or nothing is left to train on.
+        DataError: a folder or the split cannot be used (see :class:`HeldOut`), or nothing is left to train on.
         UsageError: a weight or layout that cannot be.
     """
-    held = read_split(split) if split is not None else {}
+    singles = {"rainy": [*map(parse_weighted, rainy)], "clean": [*map(parse_weighted, clean)]}
+    paired = [*map(parse_weighted, pairs)]
+    held = None
+    if split is not None:
+        folders = [folder for given in singles.values() for folder, _ in given]
+        held = HeldOut(split, folders, [folder for folder, _ in paired], layout)
     result = Pictures()
-    for kind, folders, kept in (("rainy", rainy, result.rainy), ("clean", clean, result.clean)):
-        for folder, weight in map(parse_weighted, folders):
-            names = held.get(folder.resolve(), set())
-            found = [path for path in list_images(folder) if path.name not in names]
+    for kind, kept in (("rainy", result.rainy), ("clean", result.clean)):
+        for folder, weight in singles[kind]:
+            found = [path for path in _pictures(folder, kind) if held is None or not held.picture(path)]
             kept.extend(found)
             result.weights.setdefault(kind, []).extend([weight] * len(found))
             result.origins.append(folder.name)
-    for folder, weight in map(parse_weighted, pairs):
-        names = held.get(folder.resolve(), set())
+    for folder, weight in paired:
         for pair in find_pairs(folder, layout):
-            if pair.rainy.name in names:
+            if held is not None and held.pair(pair):
                 result.held_out.append(pair)
             else:
                 result.pairs.append(pair)
@@ -129,6 +105,16 @@ def gather(
             fix="Give --clean FOLDER (rain is then synthesised on it), --pairs FOLDER, or both",
         )
     return result
+
+
+def _pictures(folder: Path, kind: str) -> list[Path]:
+    try:
+        return list_images(folder)
+    except MediaError as error:
+        if has_both_sides(folder):
+            fix = f"Give --pairs {folder}, or its sub-folder of {kind} pictures"
+            raise UsageError(f"--{kind} '{folder}' is a folder of pairs", fix=fix) from error
+        raise
 
 
 class Picker(Generic[T]):

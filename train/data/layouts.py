@@ -148,6 +148,12 @@ def _sub_folders(folder: Path) -> tuple[list[Path], list[Path]] | None:
     return _pictures(rainy[0]), _pictures(clean[0])
 
 
+def has_both_sides(folder: Path) -> bool:
+    """Whether a folder has sub-folders for rainy and for clean pictures, as folders of pairs do."""
+    names = {path.name.lower() for path in folder.iterdir() if path.is_dir()} if folder.is_dir() else set()
+    return not names.isdisjoint(_RAINY_FOLDERS) and not names.isdisjoint(_CLEAN_FOLDERS)
+
+
 def _no_sub_folder(folder: Path, names: tuple[str, ...]) -> DataError:
     return DataError(f"Folder '{folder}' has no sub-folder '{names[0]}'", expected=f"one of {', '.join(names)}")
 

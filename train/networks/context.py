@@ -78,7 +78,9 @@ class FrameContext(nn.Module):
         """(B, 9, 32, 32) in [0, 1] to (B, ``size``)."""
         tokens = self._tokens(thumb)
         top = F.leaky_relu(self.conv3(tokens), LEAK)
-        pooled = torch.cat([top.mean((2, 3)), top.amax((2, 3))], dim=1)
+        # The maximum in float32: its gradient looks for the places that equal it, and in half precision compiled code
+        # compares the rounded maximum with values that it did not round, finds none, and divides by nought.
+        pooled = torch.cat([top.mean((2, 3)), widen(top).amax((2, 3))], dim=1)
         affine = self.affine(F.leaky_relu(self.hidden(pooled), LEAK))
         return widen(torch.cat([self._similarity(tokens).flatten(1), affine], dim=1))
 

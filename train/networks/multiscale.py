@@ -25,14 +25,19 @@ class MultiScaleDiscriminator(nn.Module):
             inputs = outputs
         return nn.Sequential(*modules, nn.Conv2d(inputs, 1, 1))
 
-    def forward(self, picture: Tensor) -> list[Tensor]:
+    def forward(self, picture: Tensor, scales: int | None = None) -> list[Tensor]:
         """(B, 3, H, W) in [0, 1] to the score maps (B, 1, h, w), finest scale first.
 
         At the coarsest scale H and W must still be 2 to the power of ``layers`` or more: 64 pixels by default.
+
+        Args:
+            scales: how many of the finest scales; None all.
         """
         x = picture * 2 - 1
         scores = []
         for index, judge in enumerate(self.scales):
+            if index == scales:
+                break
             if index:
                 x = F.avg_pool2d(x, 3, stride=2, padding=1, count_include_pad=False)
             scores.append(judge(x))

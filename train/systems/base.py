@@ -97,7 +97,7 @@ class Batch:
         if self.rainy is None or self.clean is None:
             raise DataError(
                 "This system learns from unpaired pictures, and none were given",
-                fix="Give a folder of rainy pictures and a folder of clean ones",
+                fix="Give both --rainy FOLDER and --clean FOLDER",
             )
         return self.rainy.picture, self.clean.picture
 

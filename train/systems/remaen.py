@@ -86,7 +86,7 @@ class RemaenSystem(System):
 
     def training_step(self, batch: Batch, context: StepContext) -> Losses:
         if batch.paired is None or batch.truth is None:
-            raise DataError("ReMAEN learns from pairs, and none were given", fix="Give a folder of paired pictures")
+            raise DataError("ReMAEN learns from pairs, and none were given", fix="Give --pairs FOLDER")
         derained = self.derainer.generator(batch.paired.picture)
         terms: Losses = {
             "squared": self.config.loss.squared * torch.mean((derained - batch.truth) ** 2),
