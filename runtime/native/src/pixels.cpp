@@ -40,6 +40,12 @@ template <int First>
     }
 }
 
+[[gnu::always_inline]] inline uint8_t mixed(int rainy, int clean, float strength, float paint, float colour) {
+    const float mixture = static_cast<float>(rainy) + strength * static_cast<float>(clean - rainy);
+    const float painted = mixture + paint * (colour - mixture);
+    return static_cast<uint8_t>(static_cast<int32_t>(painted + 0.5F));
+}
+
 }  // namespace
 
 DERAIN_PIXEL_LOOP void swap_row(const uint8_t *__restrict from, int width, uint8_t *__restrict to) {
@@ -73,6 +79,17 @@ DERAIN_PIXEL_LOOP void floats_to_row(const float *__restrict first, const float 
 
 DERAIN_PIXEL_LOOP void row_to_floats(const uint8_t *__restrict from, int width, float *__restrict to) {
     for (int x = 0; x < width; ++x) to[x] = static_cast<float>(from[3 * x]) * (1.0F / 255.0F);
+}
+
+DERAIN_PIXEL_LOOP void mix_row(const uint8_t *__restrict rainy, const float *__restrict rain, float strength,
+                               float overlay, int width, uint8_t *__restrict clean) {
+    for (int x = 0; x < width; ++x) {
+        const float seen = rain[x] > 0 ? rain[x] : 0;  // not-a-number is not greater
+        const float paint = overlay * (seen < 1 ? seen : 1);
+        clean[3 * x] = mixed(rainy[3 * x], clean[3 * x], strength, paint, 0);
+        clean[3 * x + 1] = mixed(rainy[3 * x + 1], clean[3 * x + 1], strength, paint, 0);
+        clean[3 * x + 2] = mixed(rainy[3 * x + 2], clean[3 * x + 2], strength, paint, 255);
+    }
 }
 
 }  // namespace derain

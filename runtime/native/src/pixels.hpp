@@ -32,4 +32,8 @@ void floats_to_row(const float *first, const float *second, const float *third, 
 // The other way, for one plane: `from` is the first pixel's byte of that plane.
 void row_to_floats(const uint8_t *from, int width, float *to);
 
+// clean = strength * clean + (1 - strength) * rainy, then red by `overlay` of the rain map, in [0, 1]; 3 bytes a pixel,
+// B, G, R.
+void mix_row(const uint8_t *rainy, const float *rain, float strength, float overlay, int width, uint8_t *clean);
+
 }  // namespace derain

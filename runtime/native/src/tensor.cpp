@@ -4,7 +4,6 @@
 #include "half.hpp"
 #include "pixels.hpp"
 
-#include <algorithm>
 #include <cstring>
 
 namespace derain {
@@ -166,20 +165,6 @@ void input_row(const Card &card, const void *const *inputs, int width, int heigh
     yuv_row_to_rgb(yuv_matrix(card.colour), luma, chroma, chroma + 1, 2, width, true, out);
 }
 
-// clean = strength * clean + (1 - strength) * rainy, then red where the rain is; rows of 3-byte pixels, B, G, R.
-void apply(const Effects &effects, const uint8_t *rainy, const float *rain, int width, uint8_t *clean) {
-    for (int x = 0; x < width; ++x) {
-        const float paint = effects.overlay * std::min(std::max(0.0F, rain[x]), 1.0F);
-        for (int c = 0; c < 3; ++c) {
-            const int i = 3 * x + c;
-            const float mixed = static_cast<float>(rainy[i]) +
-                                effects.strength * (static_cast<float>(clean[i]) - static_cast<float>(rainy[i]));
-            const float painted = mixed + paint * ((c == 2 ? 255.0F : 0.0F) - mixed);
-            clean[i] = static_cast<uint8_t>(painted + 0.5F);
-        }
-    }
-}
-
 }  // namespace
 
 bool is_input(const Frame &frame, const Card &card) {
@@ -248,7 +233,7 @@ void store_result(const Result &result, const Effects &effects, const Frame &fra
         if (!effects.none()) {
             input_row(result.card, result.inputs, width, height, y, rainy);
             rain_row(result.card.rain(), result.rain, width, y, rain);
-            apply(effects, rainy, rain, width, clean);
+            mix_row(rainy, rain, effects.strength, effects.overlay, width, clean);
         }
         frame.write_row(y, true, clean, alpha_row);
     }
