@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 from derain.calibration import gate
 from derain.calibration.describe_model import Outcome, lower_card, set_card
 from derain.calibration.descriptors import Description, digest
-from derain.calibration.equalize import find_equalizing, trained_equalizing
+from derain.calibration.equalize import Equalizing, find_equalizing, trained_equalizing
 from derain.calibration.frames import Options, described, feeds, held_out, samples, spread
-from derain.calibration.layers import find_layers, tensors_of
+from derain.calibration.layers import Layers, find_layers, tensors_of
 from derain.calibration.lower import Lower
 from derain.calibration.mixed import mixed_ranges
 from derain.calibration.ranges import Method, Ranges, channel_magnitudes, collect, trained_ranges
 from derain.calibration.report import comparison, need_plots, plot_sensitivity, write_json
 from derain.calibration.search import Found, fewest_kept, sensitivities
 from derain.calibration.selection import Selection, select
-from derain.calibration.session import Runner, feed_of
+from derain.calibration.session import Runner
 from derain.card import ModelCard, read_card
 from derain.errors import CalibrationError, ModelFileError, UsageError
 from derain.files import atomic_path
@@ -118,14 +118,7 @@ def prepare(path: Path, options: Options, *, say: Say = lambda _: None) -> Prepa
     else:
         say("choosing frames")
         selection = _select(options, plain, checks)
-        burdens: dict[str, tuple[float, Lower]] = {}
-        for made in _tried(Lower(model, layers, options.kind), card, plain, options, selection, reference, say):
-            assert made.ranges is not None
-            say(f"loss with ranges by {made.ranges.method}")
-            run = Runner(made.build(frozenset()), card)
-            compared[made.ranges.method], burden = gate.burden(run, checks, reference, options.max_drop)
-            burdens[made.ranges.method] = burden, made
-        lower = min(burdens.values(), key=lambda pair: pair[0])[1]
+        lower, compared = _with_ranges(model, layers, card, plain, options, selection, checks, say)
     quick = spread(checks, _SEARCH_CHECKS)
 
     def alone(kept: frozenset[str]) -> float:
@@ -135,25 +128,44 @@ def prepare(path: Path, options: Options, *, say: Say = lambda _: None) -> Prepa
     return Prepared(card, options, selection, checks, reference, lower, compared, sensitivity)
 
 
-def _tried(
-    plain: Lower, card: ModelCard, derain: Runner, options: Options, selection: Selection, reference: float, say: Say
-) -> Iterator[Lower]:
-    """With ranges by each method, then with those that suit each tensor."""
+def _with_ranges(
+    model: onnx.ModelProto,
+    layers: Layers,
+    card: ModelCard,
+    plain: Runner,
+    options: Options,
+    selection: Selection,
+    checks: list[gate.Check],
+    say: Say,
+) -> tuple[Lower, dict[str, float]]:
+    """The model with the ranges that burden it least; and the drop with those of each method, dB."""
     again = partial(feeds, options, selection.names, card)
-    model, layers, equalizing = plain.model, plain.layers, plain.equalizing
+    reference, equalizing, tensors = gate.reference_error(plain.card), Equalizing(), tensors_of(model, layers)
     if options.kind == "int8":  # the steps of FP8 grow with the value: small channels lose nothing
         say("sizes of channels")
-        equalizing = find_equalizing(model, tensors_of(model, layers), partial(channel_magnitudes, frames=again))
+        equalizing = find_equalizing(model, tensors, partial(channel_magnitudes, frames=again))
         model = equalizing.apply(model)
+    compared, burdens = dict[str, float](), dict[str, float]()
+
+    def measured(ranges: Ranges) -> Lower:
+        say(f"loss with ranges by {ranges.method}")
+        made = Lower(model, layers, options.kind, equalizing, ranges)
+        run = Runner(made.build(frozenset()), card)
+        compared[ranges.method], burdens[ranges.method] = gate.burden(run, checks, reference, options.max_drop)
+        return made
+
     tried: dict[Method, Ranges] = {}
+    found: dict[str, Lower] = {}
     for method in options.methods:
         say(f"ranges by {method}")
-        tried[method] = collect(model, tensors_of(model, layers), again, method)
-        yield Lower(model, layers, options.kind, equalizing, tried[method])
-    frames = list(samples(options, selection.names, card))
-    borne = [gate.bearable(frame, derain(frame), reference) for frame in frames]
-    ranges = mixed_ranges(model, layers, tried, [feed_of(card, frame) for frame in frames], borne, say=say)
-    yield Lower(model, layers, options.kind, equalizing, ranges)
+        tried[method] = collect(model, tensors, again, method)
+        found[method] = measured(tried[method])
+    if options.kind == "int8":
+        few = samples(options, selection.names, plain)
+        begin = min(tried, key=lambda method: burdens[method])
+        drop = partial(gate.mean_drop, checks=few, reference=reference)
+        found["mixed"] = measured(mixed_ranges(model, layers, tried, begin, drop, card, say=say))
+    return found[min(burdens, key=lambda method: burdens[method])], compared
 
 
 def finish(prepared: Prepared, max_drop: float, *, say: Say = lambda _: None) -> Calibrated:

@@ -24,10 +24,10 @@ Kind = Literal["int8", "float8", "float16"]
 T = TypeVar("T")
 
 # Larger frames are cut to their middle: activations of a 4K frame would not fit into the memory promised.
-_CROP = (544, 960)
+_LARGEST = (544, 960)
 _LOOK = 256
 # Frames by which each tensor's range is chosen, and their largest side: many short runs are made with them.
-_SAMPLES, _SAMPLE = 16, 256
+_SAMPLES, _SAMPLE = 12, 256
 _EVERY = 5  # without held-out frames of their own, every fifth frame of the sources is set aside
 
 
@@ -63,10 +63,10 @@ class Options:
         return not self.check and self.split is None
 
 
-def _fitted(frame: Picture, card: ModelCard, name: str) -> Picture:
+def _fitted(frame: Picture, card: ModelCard, name: str, largest: tuple[int, int] = _LARGEST) -> Picture:
     """The frame, or its middle where it is large."""
     if not card.profile.fixed:
-        height, width = (min(side, most) for side, most in zip(frame.shape[:2], _CROP, strict=True))
+        height, width = (min(side, most) for side, most in zip(frame.shape[:2], largest, strict=True))
         top, left = (frame.shape[0] - height) // 2, (frame.shape[1] - width) // 2
         frame = frame[top : top + height, left : left + width]
     require_size(card, frame.shape[0], frame.shape[1], f"Frame '{name}'")
@@ -90,16 +90,14 @@ def feeds(options: Options, names: list[str], card: ModelCard) -> Iterator[dict[
         yield feed_of(card, _fitted(candidate.read(), card, candidate.name))
 
 
-def samples(options: Options, names: list[str], card: ModelCard) -> Iterator[Picture]:
+def samples(options: Options, names: list[str], plain: Runner) -> list[Check]:
     """The first frames chosen, which differ the most, cut to their middle; of a model of one size, fewer and whole."""
-    _, height, width = card.profile.opt
-    count = max(4, _SAMPLES * _SAMPLE**2 // (height * width)) if card.profile.fixed else _SAMPLES
+    profile = plain.card.profile
+    count = max(4, _SAMPLES * _SAMPLE**2 // (profile.opt[1] * profile.opt[2])) if profile.fixed else _SAMPLES
+    found = []
     for candidate in stream(options.frames, options.split, set(names[:count])):
-        frame = _fitted(candidate.read(), card, candidate.name)
-        if not card.profile.fixed:
-            top, left = (max(0, side - _SAMPLE) // 2 for side in frame.shape[:2])
-            frame = np.ascontiguousarray(frame[top : top + _SAMPLE, left : left + _SAMPLE])
-        yield frame
+        found.append(_check(candidate, plain, _LARGEST if profile.fixed else (_SAMPLE, _SAMPLE)))
+    return found
 
 
 def held_out(options: Options, plain: Runner) -> list[Check]:
@@ -123,17 +121,17 @@ def held_out(options: Options, plain: Runner) -> list[Check]:
             fix="Give --check FOLDER, or more --frames",
         )
     picked = set(spread(names, options.checks))
-    return [_check(candidate, plain) for candidate in stream(sources, options.split, picked)]
+    return [_check(candidate, plain, _LARGEST) for candidate in stream(sources, options.split, picked)]
 
 
-def _check(candidate: Candidate, plain: Runner) -> Check:
+def _check(candidate: Candidate, plain: Runner, largest: tuple[int, int]) -> Check:
     pixels = candidate.read()
-    frame = _fitted(pixels, plain.card, candidate.name)
+    frame = _fitted(pixels, plain.card, candidate.name, largest)
     truth = None if candidate.truth is None else read_image(candidate.truth)
     if truth is not None:
         if truth.shape != pixels.shape:
             raise FrameError(f"'{candidate.truth}' and '{candidate.name}' are of different sizes")
-        truth = _fitted(truth, plain.card, str(candidate.truth))
+        truth = _fitted(truth, plain.card, str(candidate.truth), largest)
     derained, rain = plain.derain(frame)
     return Check(candidate.name, frame, truth, derained, dry=truth is None and rain_strength(rain) < DRY)
 

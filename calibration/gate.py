@@ -25,7 +25,6 @@ _WORST_FACTOR = 5.0
 _WORST_LEAST = 0.5  # dB: below this no single frame is a failure
 _SMOOTH = 8  # levels: the range within a smooth 9x9 neighbourhood
 _EXACT = 100.0  # dB, for equal pictures
-_LEAST_ERROR = 0.15  # squared levels: what rounding to whole levels costs, and a little more
 
 
 @dataclass(frozen=True)
@@ -106,15 +105,6 @@ def estimated_drop(difference: float, reference: float) -> float:
         reference: of the float32 model's picture from the truth, in squared levels.
     """
     return float(10 * math.log10(1 + difference / reference))
-
-
-def bearable(frame: Picture, derained: Picture, reference: float) -> float:
-    """Mean square error, in squared levels, that a frame's derained picture may have already.
-
-    No more than it differs from the frame: where the model changes next to nothing, little more error is little.
-    """
-    changed = float(np.mean(np.square(derained.astype(np.float64) - frame.astype(np.float64))))
-    return max(min(reference, changed), _LEAST_ERROR)
 
 
 def mean_drop(derain: Derain, checks: Sequence[Check], reference: float) -> float:

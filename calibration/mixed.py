@@ -1,118 +1,109 @@
-"""Each tensor's range by the method that suits it: the one whose rounding of this tensor alone costs the picture least.
+"""Each tensor's range by the method that suits it: the one with which the whole INT8 network loses least.
 
 A method that is right for most tensors can be wrong for one: behind the last stage bright streaks are rare and large,
-and a percentile that cuts them off costs more than all other rounding together.
+and a percentile that cuts them off costs more than all other rounding together. Tensors are not judged alone: what each
+of them cuts off a streak adds up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from derain.calibration.layers import Layers, tensors_of
+from derain.calibration.gate import Derain
+from derain.calibration.layers import Layers
+from derain.calibration.qdq import quantize
 from derain.calibration.ranges import Method, Ranges
-from derain.calibration.session import open_session
+from derain.calibration.session import Runner
+from derain.card import ModelCard
 
 if TYPE_CHECKING:
     import onnx
 
 Feed = dict[str, NDArray[Any]]
-_SCALE = "derain_scale_of_one_tensor"
 # Narrower than any method: worth trying where large values matter little to the picture.
 _NARROWER = 0.7
+_ALIKE = 0.1  # candidates nearer to each other than this, relative, are one
 
 
 def mixed_ranges(
     model: onnx.ModelProto,
     layers: Layers,
     tried: dict[Method, Ranges],
-    feeds: Sequence[Feed],
-    bearable: Sequence[float],
+    begin: Method,
+    drop: Callable[[Derain], float],
+    card: ModelCard,
     *,
     say: Callable[[str], None] = lambda _: None,
 ) -> Ranges:
-    """Choose each tensor's range among those of all methods, and one narrower still.
+    """Choose each tensor's range among those of all methods, and one narrower still, one tensor after the other.
 
     Args:
         model: float32.
         layers: of it.
         tried: the methods' ranges of all its tensors.
-        feeds: inputs of a few frames to measure with.
-        bearable: for each of them the mean square error of the float32 model's picture, in the units of the picture
-            that the graph gives: how much more error it bears.
+        begin: the method whose ranges the others have until it is their turn.
+        drop: what a model of lower precision loses on a few frames, dB.
+        card: of the model.
         say: told each tensor.
     """
-    picture = picture_before_rounding(model)
-    plain = open_session(_with_output(model, picture))
-    exact = [np.asarray(plain.run([picture], feed)[0], np.float32) for feed in feeds]
-    names = tensors_of(model, layers)
-    chosen: dict[str, float] = {}
-    for number, name in enumerate(names, 1):
-        say(f"range of tensor {number} of {len(names)}")
-        candidates = sorted({ranges.largest[name] for ranges in tried.values()})
-        candidates = [_NARROWER * candidates[0], *candidates]
-        session = open_session(_with_output(_rounding_one(model, layers, name), picture))
-        costs = []
-        for largest in candidates:
-            scale = np.array(largest / 127, np.float32)
-            errors = [
-                float(np.mean(np.square(session.run([picture], feed | {_SCALE: scale})[0] - wanted)))
-                for feed, wanted in zip(feeds, exact, strict=True)
-            ]
-            costs.append(np.mean(np.log1p(np.array(errors) / np.array(bearable))))
-        chosen[name] = candidates[int(np.argmin(costs))]
-    return Ranges("mixed", chosen)
+    start = tried[begin].largest
+    lowered = quantize(model, layers, tried[begin], half=False)
+    scales = _free_scales(lowered)
+    run = Runner(lowered, card)
+    run.session = scaled = _Scaled(run.session)
+    chosen = {name: start[name] for name in start if name in scales}
+
+    def cost(largest: dict[str, float]) -> float:
+        scaled.given = {scale: np.array(largest[name] / 127, np.float32) for name in largest for scale in scales[name]}
+        return drop(run)
+
+    now = cost(chosen)
+    for number, name in enumerate(chosen, 1):
+        say(f"range of tensor {number} of {len(chosen)}")
+        for largest in _candidates([ranges.largest[name] for ranges in tried.values()], start[name]):
+            other = cost(chosen | {name: largest})
+            if other < now:
+                now, chosen[name] = other, largest
+    return Ranges("mixed", start | chosen)
 
 
-def picture_before_rounding(model: onnx.ModelProto) -> str:
-    """The tensor that the derained picture is rounded from; of a graph without Round, the picture itself."""
-    makers = {name: node for node in model.graph.node for name in node.output}
-    name = model.graph.output[0].name
-    while name in makers:
-        if makers[name].op_type == "Round":
-            return str(makers[name].input[0])
-        name = makers[name].input[0]
-    return model.graph.output[0].name
+class _Scaled:
+    """A session that is given the scales besides."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self.given: Feed = {}
+
+    def run(self, names: list[str], feed: Feed) -> list[NDArray[Any]]:
+        found: list[NDArray[Any]] = self._session.run(names, feed | self.given)
+        return found
 
 
-def _with_output(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
-    import onnx
+def _candidates(sizes: list[float], present: float) -> list[float]:
+    """Ranges worth a try besides the present one."""
+    found = [present]
+    for size in (*sizes, _NARROWER * min(sizes)):
+        if all(abs(size / other - 1) > _ALIKE for other in found):
+            found.append(size)
+    return found[1:]
 
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    if name not in {value.name for value in copy.graph.output}:
-        copy.graph.output.append(onnx.helper.make_empty_tensor_value_info(name))
-    return copy
 
-
-def _rounding_one(model: onnx.ModelProto, layers: Layers, tensor: str) -> onnx.ModelProto:
-    """A copy in which all layers that may compute in INT8 read this tensor rounded, its scale being one more input."""
-    import onnx
+def _free_scales(model: onnx.ModelProto) -> dict[str, list[str]]:
+    """Make the scales of a quantized graph's activations inputs, in place; tensor to its scales."""
     from onnx import TensorProto, helper
 
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    del copy.graph.node[:]
-    readers = {*layers.convolutions, *layers.additions}
-    zero, whole, rounded = (f"{_SCALE}.{part}" for part in ("zero", "int8", "rounded"))
-    copy.graph.initializer.append(helper.make_tensor(zero, TensorProto.INT8, [], [0]))
-    copy.graph.input.append(helper.make_tensor_value_info(_SCALE, TensorProto.FLOAT, []))
-    made = False
+    weights = {tensor.name for tensor in model.graph.initializer}
+    found: dict[str, list[str]] = {}
     for node in model.graph.node:
-        if node.name not in readers or tensor not in node.input:
-            copy.graph.node.append(node)
-            continue
-        if not made:
-            made = True
-            copy.graph.node.append(helper.make_node("QuantizeLinear", [tensor, _SCALE, zero], [whole]))
-            copy.graph.node.append(helper.make_node("DequantizeLinear", [whole, _SCALE, zero], [rounded]))
-        reader = onnx.NodeProto()
-        reader.CopyFrom(node)
-        for position, name in enumerate(node.input):
-            if name == tensor:
-                reader.input[position] = rounded
-        copy.graph.node.append(reader)
-    return copy
+        if node.op_type == "QuantizeLinear" and node.input[0] not in weights:
+            found.setdefault(node.input[0], []).append(node.input[1])
+    free = {name for names in found.values() for name in names}
+    kept = [tensor for tensor in model.graph.initializer if tensor.name not in free]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+    model.graph.input.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, []) for name in sorted(free))
+    return found

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from derain.card import ModelCard
 from derain.errors import CalibrationError, FrameError, MissingDependencyError
+from derain.runtime.backends.threads import default_threads
 from derain.runtime.ports import Picture, PortBuffers, RainMap
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def open_session(model: onnx.ModelProto, threads: int = 0, optimised: Path | Non
 
     Args:
         model: any model.
-        threads: 0 lets onnxruntime choose.
+        threads: 0 takes the cores that this process may use; onnxruntime would take all there are.
         optimised: where to write the graph that is really run.
 
     Raises:
@@ -41,7 +42,7 @@ def open_session(model: onnx.ModelProto, threads: int = 0, optimised: Path | Non
         raise MissingDependencyError("onnxruntime", needed_for="derain calibrate", extra="export") from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = threads or default_threads()
     options.add_session_config_entry("session.x64quantprecision", "1")
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
     if any(tensor.data_type == FLOAT8 for tensor in model.graph.initializer):

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import numpy as np
+from functools import partial
+
 import onnx
 from tiny_model import scene, tiny_card
 
+from derain.calibration import gate
 from derain.calibration.layers import Layers, tensors_of
-from derain.calibration.mixed import mixed_ranges, picture_before_rounding
+from derain.calibration.mixed import mixed_ranges
 from derain.calibration.qdq import quantize
 from derain.calibration.ranges import Method, Ranges
-from derain.calibration.session import Runner, feed_of
-
-
-def test_the_picture_before_it_is_rounded(tiny: onnx.ModelProto) -> None:
-    assert picture_before_rounding(tiny) == "scaled"
+from derain.calibration.session import Runner
 
 
 def test_each_tensor_has_its_own(tiny: onnx.ModelProto, layers: Layers, ranges: Ranges) -> None:
@@ -25,15 +23,14 @@ def test_each_tensor_has_its_own(tiny: onnx.ModelProto, layers: Layers, ranges: 
     tried: dict[Method, Ranges] = {"minmax": Ranges("minmax", first), "entropy": Ranges("entropy", second)}
     frames = [scene(seed)[0] for seed in range(2)]
     told: list[str] = []
-    found = mixed_ranges(tiny, layers, tried, [feed_of(tiny_card(), f) for f in frames], [10.0] * 2, say=told.append)
+    plain = Runner(tiny, tiny_card())
+    checks = [gate.Check("", frame, None, plain(frame)) for frame in frames]
+    drop = partial(gate.mean_drop, checks=checks, reference=10.0)
+    found = mixed_ranges(tiny, layers, tried, "minmax", drop, tiny_card(), say=told.append)
     assert found.method == "mixed"
     assert list(found.largest) == names
     assert len(told) == len(names)
     for name in names:
         assert 0.69 * ranges.largest[name] <= found.largest[name] <= ranges.largest[name], name
-    plain = Runner(tiny, tiny_card())(frames[0]).astype(int)
-
-    def error(used: Ranges) -> float:
-        return float(np.square(Runner(quantize(tiny, layers, used), tiny_card())(frames[0]) - plain).mean())
-
-    assert error(found) < 0.5 * min(error(each) for each in tried.values())
+    costs = [drop(Runner(quantize(tiny, layers, each), tiny_card())) for each in (found, *tried.values())]
+    assert costs[0] < 0.5 * min(costs[1:])
