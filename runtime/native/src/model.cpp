@@ -24,11 +24,11 @@ int in_range(int32_t value, int32_t usual, int32_t most, const char *name) {
 std::function<void(derain_log_level, const std::string &)> logger(const derain_options &options) {
     if (options.log == nullptr) return [](derain_log_level, const std::string &) {};
     const auto mutex = std::make_shared<std::mutex>();
-    return
-        [log = options.log, user_data = options.log_user_data, mutex](derain_log_level level, const std::string &text) {
-            const std::lock_guard lock(*mutex);
-            log(level, text.c_str(), user_data);
-        };
+    return [log = options.log, user_data = options.log_user_data, mutex](derain_log_level level, std::string text) {
+        std::replace(text.begin(), text.end(), '\n', ' ');  // of an engine: derain.h promises one line
+        const std::lock_guard lock(*mutex);
+        log(level, text.c_str(), user_data);
+    };
 }
 
 // What to open a file with; empty: the best one.
