@@ -10,6 +10,7 @@ from derain.runtime.backends import (
     native,
     onnxruntime_cpu,
     onnxruntime_gpu,
+    openvino_bfloat16,
     openvino_cpu,
     tensorrt_gpu,
 )
@@ -17,7 +18,7 @@ from derain.runtime.backends.base import Backend, find, registered
 from derain.runtime.backends.measured import fastest
 from derain.runtime.backends.threads import default_threads
 
-__all__ = ["Backend", "available", "choose", "find", "native", "registered"]
+__all__ = ["Backend", "available", "choose", "find", "native", "openvino_bfloat16", "registered"]
 
 
 def available() -> dict[str, str | None]:
