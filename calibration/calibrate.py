@@ -163,7 +163,7 @@ def _with_ranges(
     if options.kind == "int8":
         few = samples(options, selection.names, plain)
         begin = min(tried, key=lambda method: burdens[method])
-        drop = partial(gate.mean_drop, checks=few, reference=reference)
+        drop = partial(gate.mean_loss, checks=few, reference=reference)
         found["mixed"] = measured(mixed_ranges(model, layers, tried, begin, drop, card, say=say))
     return found[min(burdens, key=lambda method: burdens[method])], compared
 

@@ -35,7 +35,8 @@ def calibrate(
     ] = None,
     precision: Annotated[str, typer.Option(help="int8, fp16, or fp8 for Ada, Hopper, Blackwell and Thor.")] = "int8",
     max_drop: Annotated[
-        str, typer.Option(help="Largest mean loss of PSNR on held-out frames, as 0.2 or 0.2dB.")
+        str,
+        typer.Option(help="Largest mean loss of PSNR, of the held-out frames of any source, as 0.2 or 0.2dB."),
     ] = "0.2",
     check: Annotated[
         list[Path] | None,
@@ -136,7 +137,8 @@ def _summarise(done: Calibrated, target: Path, folder: Path) -> None:
         (before, after), (ssim_before, ssim_after) = change.psnr, change.ssim
         table.add_row("PSNR (Y), dB", f"{before:.3f}", f"{after:.3f}", f"{after - before:+.3f}")
         table.add_row("SSIM (Y)", f"{ssim_before:.4f}", f"{ssim_after:.4f}", f"{ssim_after - ssim_before:+.4f}")
-    table.add_row("loss of PSNR, mean, dB", "", "", f"{change.drop:.3f}")
+    for group, drop in change.groups.items():
+        table.add_row(f"loss of PSNR, mean of {group}, dB", "", "", f"{drop:.3f}")
     table.add_row(f"  worst frame, {Path(change.worst.name).name}", "", "", f"{change.worst.drop:.3f}")
     table.add_row("PSNR against float32, dB", "", f"{change.closeness:.2f}", "")
     table.add_row("mean level (worst frame)", "", "", f"{change.mean_shift:+.3f} ({change.worst_shift:+.3f})")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from derain import __version__
 from derain.calibration.float8 import OPSET as FLOAT8_OPSET
 from derain.calibration.frames import Options
-from derain.calibration.gate import Change
+from derain.calibration.gate import DRY_GROUP, Change
 from derain.calibration.layers import Layers
 from derain.calibration.ranges import Ranges
 from derain.calibration.selection import METHOD, Selection
@@ -65,8 +65,9 @@ def lower_card(card: ModelCard, options: Options, layers: Layers, outcome: Outco
         max_drop=options.max_drop,
         checked=len(change.scores),
         paired=sum(score.psnr is not None for score in change.scores),
-        dry=sum(score.dry for score in change.scores),
+        dry=sum(score.group == DRY_GROUP for score in change.scores),
         drop=change.drop,
+        groups={group: round(drop, 5) for group, drop in change.groups.items()},
         worst_drop=change.worst.drop,
         worst_frame=Path(change.worst.name).name,
         psnr_before=None if change.psnr is None else change.psnr[0],

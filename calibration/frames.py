@@ -133,7 +133,8 @@ def _check(candidate: Candidate, plain: Runner, largest: tuple[int, int]) -> Che
             raise FrameError(f"'{candidate.truth}' and '{candidate.name}' are of different sizes")
         truth = _fitted(truth, plain.card, str(candidate.truth), largest)
     derained, rain = plain.derain(frame)
-    return Check(candidate.name, frame, truth, derained, dry=truth is None and rain_strength(rain) < DRY)
+    dry = truth is None and rain_strength(rain) < DRY
+    return Check(candidate.name, frame, truth, derained, dry, candidate.source)
 
 
 def _set_aside(index: int) -> bool:

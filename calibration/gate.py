@@ -19,6 +19,7 @@ Derain = Callable[[Picture], Picture]
 USUAL_PSNR = 30.0
 # How far the mean level of a frame may shift, of 255, and how far one frame may fall.
 SHIFT_LIMIT = 1.0
+DRY_GROUP = "dry frames"
 # A frame that is closer than this to the float32 model's, dB, has lost nothing that could be seen, whatever its PSNR.
 UNSEEN = 50.0
 _WORST_FACTOR = 5.0
@@ -39,6 +40,12 @@ class Check:
     truth: Picture | None
     derained: Picture
     dry: bool = False
+    source: str = ""
+
+    @property
+    def group(self) -> str:
+        """Frames whose mean counts: those of a source, or all dry ones. Of one group another's gain is no comfort."""
+        return DRY_GROUP if self.truth is None and self.dry else self.source
 
     @property
     def wanted(self) -> Picture | None:
@@ -51,7 +58,7 @@ class Score:
     """What lower precision did to one frame; see :class:`Change`."""
 
     name: str
-    dry: bool
+    group: str
     drop: float
     psnr: tuple[float, float] | None
     ssim: tuple[float, float] | None
@@ -68,7 +75,7 @@ class Change:
 
     Attributes:
         drop: loss of PSNR (Y channel) in dB; against themselves for dry frames, and of other frames without ground
-            truth an estimate, see :func:`estimated_drop`.
+            truth an estimate, see :func:`estimated_drop`. The mean of the group that loses most; ``groups`` has all.
         psnr, ssim: before and after, of the frames with ground truth; None without any.
         closeness: PSNR of the result against the float32 model's, dB.
         mean_shift: of the levels, of 255; negative is darker. The largest in magnitude of any frame is ``worst_shift``.
@@ -78,6 +85,7 @@ class Change:
 
     scores: tuple[Score, ...]
     drop: float
+    groups: dict[str, float]
     worst: Score
     psnr: tuple[float, float] | None
     ssim: tuple[float, float] | None
@@ -108,20 +116,31 @@ def estimated_drop(difference: float, reference: float) -> float:
 
 
 def mean_drop(derain: Derain, checks: Sequence[Check], reference: float) -> float:
-    """The drop alone, in dB."""
+    """Mean drop of all frames, dB."""
     return float(np.mean([_drop(derain(check.rainy), check, reference) for check in checks]))
 
 
+def mean_loss(derain: Derain, checks: Sequence[Check], reference: float) -> float:
+    """Mean drop in dB, a frame that gains counting as one that stays: gains on a few frames are no gain elsewhere."""
+    return float(np.mean([max(0.0, _drop(derain(check.rainy), check, reference)) for check in checks]))
+
+
+def group_means(drops: Sequence[tuple[str, float]]) -> dict[str, float]:
+    """Mean of each group, given group and drop of each frame."""
+    groups = dict.fromkeys(group for group, _ in drops)
+    return {group: float(np.mean([drop for other, drop in drops if other == group])) for group in groups}
+
+
 def burden(derain: Derain, checks: Sequence[Check], reference: float, max_drop: float) -> tuple[float, float]:
-    """The drop in dB, and what the search lowers: the drop, or beyond ``max_drop`` where another limit breaks."""
+    """The drop in dB of the group that loses most, and what the search lowers: more where another limit breaks."""
     drops, shifts, seen = [], [], []
     for check in checks:
         found = derain(check.rainy)
-        drops.append(_drop(found, check, reference))
+        drops.append((check.group, _drop(found, check, reference)))
         if _capped(found, check.derained) < UNSEEN:
-            seen.append(drops[-1])
+            seen.append(drops[-1][1])
         shifts.append(abs(float(found.mean() - check.derained.mean())))
-    drop = float(np.mean(drops))
+    drop = max(group_means(drops).values())
     over = max(max(shifts) / SHIFT_LIMIT, max(seen, default=0.0) / worst_limit(max_drop))
     return drop, drop if over <= 1 else max(drop, max_drop) + over
 
@@ -142,7 +161,9 @@ def judge(change: Change, max_drop: float, kind: str) -> None:
         "for INT8 with derain train --qat"
     )
     if change.drop > max_drop:
-        raise CalibrationError(f"{kind} costs {change.drop:.3f} dB", expected=f"at most {max_drop:g} dB", fix=fix)
+        group = max(change.groups, key=lambda name: change.groups[name])
+        of = "" if len(change.groups) == 1 else f", the mean of '{group}'"
+        raise CalibrationError(f"{kind} costs {change.drop:.3f} dB{of}", expected=f"at most {max_drop:g} dB", fix=fix)
     if abs(change.worst_shift) > SHIFT_LIMIT:
         raise CalibrationError(
             f"{kind} changes the mean of a frame by {change.worst_shift:+.2f} levels",
@@ -169,12 +190,15 @@ def measure(derain: Derain, checks: Sequence[Check], reference: float) -> Change
     """
     scores = tuple(_score(derain(check.rainy), check, reference) for check in checks)
 
+    groups = group_means([(score.group, score.drop) for score in scores])
+
     def mean(name: str) -> float:
         return float(np.mean([getattr(score, name) for score in scores]))
 
     return Change(
         scores=scores,
-        drop=mean("drop"),
+        drop=max(groups.values()),
+        groups=groups,
         worst=max(scores, key=lambda score: score.drop),
         psnr=_mean_pair([score.psnr for score in scores]),
         ssim=_mean_pair([score.ssim for score in scores]),
@@ -203,7 +227,7 @@ def _score(found: Picture, check: Check, reference: float) -> Score:
     truth, before = check.truth, check.derained
     return Score(
         name=check.name,
-        dry=check.truth is None and check.dry,
+        group=check.group,
         drop=_drop(found, check, reference),
         psnr=None if truth is None else (_capped(before, truth), _capped(found, truth)),
         ssim=None if truth is None else (ssim(before, truth, "y_matlab"), ssim(found, truth, "y_matlab")),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -27,12 +27,14 @@ class Candidate:
         read: gives the pixels, uint8 (H, W, 3) BGR; those of a video must be read before the next frame is asked for.
         truth: its ground truth, where there is one.
         held_out: whether the split file holds it out.
+        source: name of the folder or file that was given.
     """
 
     name: str
     read: Callable[[], Picture]
     truth: Path | None = None
     held_out: bool = False
+    source: str = ""
 
 
 def stream(
@@ -52,15 +54,20 @@ def stream(
     """
     held = {} if split is None else _read_split(split)
     for source in sources:
-        if source.is_dir():
-            yield from _folder(source, held.get(source.resolve(), set()), only)
-        elif source.suffix.lower() in IMAGE_SUFFIXES and source.is_file():
-            if only is None or str(source) in only:
-                yield Candidate(str(source), partial(read_image, source))
-        elif source.exists():
-            yield from _video(source, only)
-        else:
-            raise MediaError(f"'{source}' does not exist", expected="a folder of pictures, a picture, or a video")
+        for candidate in _read(source, held.get(source.resolve(), set()), only):
+            yield replace(candidate, source=source.resolve().name)
+
+
+def _read(source: Path, held: set[str], only: Collection[str] | None) -> Iterator[Candidate]:
+    if source.is_dir():
+        yield from _folder(source, held, only)
+    elif source.suffix.lower() in IMAGE_SUFFIXES and source.is_file():
+        if only is None or str(source) in only:
+            yield Candidate(str(source), partial(read_image, source))
+    elif source.exists():
+        yield from _video(source, only)
+    else:
+        raise MediaError(f"'{source}' does not exist", expected="a folder of pictures, a picture, or a video")
 
 
 def _folder(folder: Path, held: set[str], only: Collection[str] | None) -> Iterator[Candidate]:

@@ -149,7 +149,7 @@ class Calibration(_Part):
     ranges: Text | None = Field(default=None, description="method of the activations' ranges; None where it needs none")
     compared: dict[Text, float] = Field(
         default={},
-        description="methods tried, to the drop of each with no layer kept, dB",
+        description="methods tried, to the drop (see below) of each with no layer kept, dB",
     )
     equalized: list[Equalized] = Field(default=[], description="channels that were made alike before they are rounded")
     selection: Text = Field(description="how the frames were chosen")
@@ -163,7 +163,8 @@ class Calibration(_Part):
     checked: int = Field(ge=1, description="held-out frames")
     paired: int = Field(ge=0, description="of those, with ground truth")
     dry: int = Field(default=0, ge=0, description="of those, without rain: compared with themselves")
-    drop: float = Field(description="mean over the held-out frames, dB")
+    drop: float = Field(description="mean over the held-out frames of the group that loses most, dB")
+    groups: dict[Text, float] = Field(default={}, description="sources, and dry frames, to their mean drop, dB")
     worst_drop: float
     worst_frame: Text
     psnr_before: float | None = None

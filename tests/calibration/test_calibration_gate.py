@@ -87,6 +87,30 @@ def test_a_frame_that_no_one_could_tell_apart_is_not_lost() -> None:
     assert beyond > drop + 1
 
 
+def test_no_source_may_lose_what_another_gains() -> None:
+    frames = [scene(seed) for seed in range(3)]
+    sources = ["street", "yard", ""]
+    checks = [
+        gate.Check(f"{source}.png", rainy, None if source == "" else clean, rainy, dry=source == "", source=source)
+        for source, (rainy, clean) in zip(sources, frames, strict=True)
+    ]
+    better, worse = frames[0], frames[1]
+    outputs = {
+        better[0].tobytes(): better[1],
+        worse[0].tobytes(): np.clip(worse[0].astype(int) + 20, 0, 255).astype(np.uint8),
+        frames[2][0].tobytes(): frames[2][0],
+    }
+    change = gate.measure(lambda frame: outputs[frame.tobytes()], checks, 1.0)
+    assert list(change.groups) == ["street", "yard", gate.DRY_GROUP]
+    assert change.groups["street"] < -20
+    assert change.groups[gate.DRY_GROUP] == 0
+    assert change.drop == change.groups["yard"] > 0
+    assert gate.burden(lambda frame: outputs[frame.tobytes()], checks, 1.0, 100.0)[0] == change.drop
+    with pytest.raises(CalibrationError, match="the mean of 'yard'"):
+        gate.judge(change, 0.1, "int8")
+    assert gate.mean_loss(lambda frame: outputs[frame.tobytes()], checks, 1.0) == pytest.approx(change.drop / 3)
+
+
 def test_dry_frames_are_compared_with_themselves() -> None:
     frame = scene(1)[0]
     assert gate.Check("", frame, None, frame, dry=True).wanted is frame

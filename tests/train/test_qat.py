@@ -126,6 +126,9 @@ def test_a_run_resumes_exactly_and_hands_its_ranges_on(
     assert parsed.steps == 4
     assert parsed.optimizer.learning_rate < 2e-3
     assert parsed.config["network"] == SIZE
+    assert parsed.distil is not None
+    assert parsed.distil.checkpoint == str(first)
+    assert parsed.data.dry >= max(parsed.data.pairs, parsed.data.synthetic) > 0
     whole = _train(recipe, tiny_pictures, tmp_path / "whole", begin_from=first, quantization=TAIL)
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_train_step", _stopping_after(Trainer._train_step, 2))
