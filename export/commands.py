@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from derain.errors import MissingDependencyError, UsageError
-from derain.export.sizes import DEFAULT_MAX, make_profile, parse_size
+from derain.export.sizes import DEFAULT_MAX, make_profile
+from derain.sizes import parse_size
 
 _TRITON_BATCH = 8
 _CAPABILITIES = ("SM75", "SM86", "SM89", "SM120")
@@ -27,10 +28,10 @@ def export(
         str, typer.Option(help="Frames in and out: bgr or rgb (uint8 NHWC), float (float32 NCHW RGB), nv12 (in only).")
     ] = "bgr",
     yuv: Annotated[str, typer.Option(help="Of NV12: bt709 or bt601, -limited or -full.")] = "bt709-limited",
-    size: Annotated[str | None, typer.Option(help="Fix the size: WIDTHxHEIGHT[xBATCH].")] = None,
-    minimum: Annotated[str | None, typer.Option("--min", help="Smallest size of engines: WxH[xB].")] = None,
-    optimum: Annotated[str | None, typer.Option("--opt", help="Size engines are tuned for: WxH[xB].")] = None,
-    maximum: Annotated[str | None, typer.Option("--max", help="Largest size of engines: WxH[xB].")] = None,
+    size: Annotated[str | None, typer.Option(help="Fix the size: WIDTHxHEIGHT or WIDTHxHEIGHTxBATCH.")] = None,
+    minimum: Annotated[str | None, typer.Option("--min", help="Smallest size of engines: WxH or WxHxB.")] = None,
+    optimum: Annotated[str | None, typer.Option("--opt", help="Size engines are tuned for: WxH or WxHxB.")] = None,
+    maximum: Annotated[str | None, typer.Option("--max", help="Largest size of engines: WxH or WxHxB.")] = None,
     part: Annotated[str, typer.Option(help="whole, or attention: the extractor alone.")] = "whole",
     tiled: Annotated[
         bool, typer.Option("--tiled", help="Two files: for tiles, and for the context of the whole frame.")
@@ -61,7 +62,8 @@ def export(
     from rich.console import Console
 
     from derain.export.contract import Contract
-    from derain.export.exporter import ExportOptions, export_checkpoint, export_tiled, export_with_companions
+    from derain.export.exporter import export_checkpoint, export_tiled, export_with_companions
+    from derain.export.options import ExportOptions
 
     matrix, _, colour_range = yuv.partition("-")
     contract: Any = Contract(
@@ -74,6 +76,10 @@ def export(
     shapes = {key: parse_size(text, flags[key]) for key, text in sizes.items() if text is not None}
     if triton is not None and not {"size", "maximum"} & set(shapes):
         shapes["maximum"] = (_TRITON_BATCH, *DEFAULT_MAX[1:])
+    if triton is not None and name is not None:
+        from derain.export.triton import require_folder_name
+
+        require_folder_name(name)
     backend: Any = _choice("--triton-backend", triton_backend, ("onnxruntime", "tensorrt"))
     if verify is not None:
         _choice("--verify", verify, ("tensorrt",))
@@ -86,7 +92,7 @@ def export(
         name=name,
         pictures=pictures,
         figures=tuple(figures or ()),
-        tensorrt=tuple(sm or _CAPABILITIES) if verify else (),
+        tensorrt=tuple(name.upper() for name in sm or _CAPABILITIES) if verify else (),
     )
     console = Console(stderr=True, highlight=False)
     chosen: Any = _choice("--part", part, ("whole", "attention"))
@@ -112,7 +118,7 @@ def export(
     if triton is not None:
         typer.echo(f"Triton model: {place}")
         if backend == "tensorrt":
-            typer.echo(f"  build its engine on the server, from {place}/1/model.onnx to {place}/1/model.plan")
+            typer.echo(f"  on the server: derain build {place}/1/model.onnx -o {place}/1/model.plan")
 
 
 def _summarise(path: Path) -> None:
@@ -135,7 +141,7 @@ def _summarise(path: Path) -> None:
 
 def inspect(
     model: Annotated[str, typer.Argument(help="An .onnx file, or the name of a shipped model.")],
-    size: Annotated[str | None, typer.Option(help="Count at this size: WIDTHxHEIGHT[xBATCH].")] = None,
+    size: Annotated[str | None, typer.Option(help="Count at this size: WIDTHxHEIGHT or WIDTHxHEIGHTxBATCH.")] = None,
     html: Annotated[Path | None, typer.Option(help="Also write the report, with a picture of the parts.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

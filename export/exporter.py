@@ -3,69 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from derain import __version__
-from derain.card import (
-    CARD_KEY,
-    ContextReading,
-    Cost,
-    Geometry,
-    ModelCard,
-    Parity,
-    Precision,
-    Profile,
-    Quality,
-    TrainedRanges,
-    Training,
-)
+from derain.card import CARD_KEY, Cost, ModelCard, Profile
 from derain.companions import beside
 from derain.cost import measure
 from derain.errors import ExportError, UsageError
 from derain.export.cells import camera_graph
-from derain.export.contract import Contract, Part
+from derain.export.contract import Part
+from derain.export.describe import describe
 from derain.export.figures import read_figures
 from derain.export.graph import CameraGraph
 from derain.export.half import to_half
+from derain.export.options import ExportOptions
 from derain.export.parity import compare, judge
 from derain.export.pictures import parity_pictures
-from derain.export.trace import OPSET, check, trace
+from derain.export.trace import check, trace
 from derain.files import atomic_path
+from derain.images import list_images
 from derain.train.checkpoint import CheckpointInfo, load_deployable
 from derain.train.deployable import Deployable
 
 if TYPE_CHECKING:
     import onnx
 
-LICENCE = "Apache-2.0 (the weights carry the terms of the data they were trained on, see training)"
 # Sizes of the whole frame that the companion of a tile graph takes: up to 8K UHD.
 FRAME_PROFILE = Profile(min=(1, 64, 64), opt=(1, 1080, 1920), max=(1, 4320, 7680))
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class ExportOptions:
-    """What to make of a network.
-
-    Attributes:
-        contract: how frames enter and leave.
-        profile: sizes; equal ones fix the graph's shape.
-        half: weights and most activations in float16, by explicit casts.
-        name: of the model in its card; None takes the recipe's.
-        pictures: folder of pictures for the parity check; None takes the sample that ships and generated ones.
-        figures: reports of ``derain eval`` for the card; empty takes the figures of the run's own validation.
-        tensorrt: also parse and build with TensorRT-RTX, for these compute capabilities such as ``SM86``.
-    """
-
-    profile: Profile
-    contract: Contract = field(default_factory=Contract)
-    half: bool = False
-    name: str | None = None
-    pictures: Path | None = None
-    figures: tuple[Path, ...] = ()
-    tensorrt: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,7 +55,7 @@ def export_checkpoint(
         ExportError: the graph cannot be made or differs from PyTorch; nothing is written then.
         UsageError: the network has no such part, or the options do not fit it.
     """
-    check_output(output)
+    check_early(output, options)
     network, info = load_deployable(checkpoint)
     exported = build(network, info, options, part=part, say=say)
     write(exported, output)
@@ -110,7 +76,7 @@ def export_tiled(
     Returns:
         The two files, tiles first.
     """
-    check_output(output)
+    check_early(output, options)
     network, info = load_deployable(checkpoint)
     companion = output.with_name(f"{output.stem}.context{output.suffix}")
     for path, exported in _tiled_form(network, info, options, output, companion, say).items():
@@ -129,7 +95,7 @@ def export_with_companions(
     Returns:
         The files, the whole network first.
     """
-    check_output(output)
+    check_early(output, options)
     network, info = load_deployable(checkpoint)
     made = {output: build(network, info, options, say=say)}
     if network.spec.attention == "learned":
@@ -188,7 +154,7 @@ def build(
     plain = CameraGraph(network, options.contract, part).eval()
     parity = compare(plain, model, parity_pictures(options.pictures), options.profile)
     judge(parity, network.spec.variant, half=options.half, what=f"{network.spec.system} ({network.spec.variant})")
-    card = _card(graph, info, options, parity, companion)
+    card = describe(graph, info, options, parity, companion)
     cost = measure(model, card, options.profile.opt)
     card = card.model_copy(
         update={"cost": Cost(parameters=cost.parameters, kmac_per_pixel=round(cost.kmac_per_pixel, 4))}
@@ -214,14 +180,26 @@ def write(exported: Exported, output: Path) -> None:
         temporary.write_bytes(exported.model.SerializeToString())
 
 
-def check_output(output: Path) -> None:
-    """Refuse early what would fail late.
+def check_early(output: Path, options: ExportOptions) -> None:
+    """Refuse before the work what would fail after it.
 
     Raises:
-        UsageError: not an ``.onnx`` name.
+        UsageError: not an ``.onnx`` name, or a compute capability that TensorRT-RTX does not know.
+        DataError: a report of ``derain eval`` that is none.
+        MediaError: a folder of pictures that cannot be read.
+        MissingDependencyError: TensorRT-RTX is asked for and not installed.
     """
     if output.suffix.lower() != ".onnx":
         raise UsageError(f"The output is '{output}'", expected="a file name ending in .onnx")
+    for report in options.figures:
+        read_figures(report)
+    if options.pictures is not None:
+        list_images(options.pictures)
+    if options.tensorrt:
+        from derain.export.verify_trt import require_capability
+
+        for capability in options.tensorrt:
+            require_capability(capability)
 
 
 def _check_sizes(network: Deployable, options: ExportOptions) -> None:
@@ -231,78 +209,6 @@ def _check_sizes(network: Deployable, options: ExportOptions) -> None:
                 raise UsageError(f"NV12 frames of {width}x{height}x{batch} do not exist", expected="even sides")
     if network.training:
         raise ExportError("The network is in training mode", expected="evaluation mode", fix="Call network.eval()")
-
-
-def _card(
-    graph: CameraGraph, info: CheckpointInfo | None, options: ExportOptions, parity: Parity, companion: str | None
-) -> ModelCard:
-    spec = graph.network.spec
-    return ModelCard(
-        name=options.name or (info.name if info else f"{spec.system}-{spec.variant}"),
-        system=spec.system,
-        variant=spec.variant,
-        description=info.description if info else "",
-        part=graph.part,
-        companion=companion,
-        context_size=spec.context_size if graph.part in ("tile", "context") else None,
-        context_reading=_context_reading(graph),
-        yuv=options.contract.encoding,  # type: ignore[arg-type]
-        inputs=options.contract.inputs(graph.part),
-        outputs=options.contract.outputs(graph.part),
-        attention=spec.attention,
-        geometry=Geometry(
-            multiple_of=spec.multiple_of,
-            minimum=2 if options.contract.frames == "nv12" else 1,  # whatever is smaller than the grid is padded
-            receptive_field=spec.receptive_field,
-            tiling=spec.tiling,
-            tiling_reason=spec.tiling_reason,
-        ),
-        profile=options.profile,
-        opset=OPSET,
-        precision=Precision(kind="float16" if options.half else "float32"),
-        cost=Cost(parameters=0, kmac_per_pixel=0.0),
-        quality=_quality(info, options) if graph.part == "whole" else [],
-        parity=parity,
-        trained=_trained(info, options) if graph.part == "whole" else None,
-        training=_training(info) if info else None,
-        licence=LICENCE,
-        derain_version=__version__,
-    )
-
-
-def _context_reading(graph: CameraGraph) -> ContextReading | None:
-    reading = graph.network.spec.context_reading
-    if graph.part != "context" or reading is None:
-        return None
-    return ContextReading(cell=reading[0], places=reading[1])
-
-
-def _quality(info: CheckpointInfo | None, options: ExportOptions) -> list[Quality]:
-    if options.figures:
-        return [figure for report in options.figures for figure in read_figures(report)]
-    return [Quality.model_validate(item) for item in info.quality] if info else []
-
-
-def _trained(info: CheckpointInfo | None, options: ExportOptions) -> TrainedRanges | None:
-    if info is None or info.quantization is None or options.half:
-        return None
-    return TrainedRanges.model_validate(info.quantization)
-
-
-def _training(info: CheckpointInfo) -> Training:
-    lineage = [
-        f"{what} '{other['name']}' (SHA-256 {other['sha256'][:16]})"
-        for what, other in (("begun from", info.begun_from), ("taught by", info.teacher))
-        if other
-    ]
-    return Training(
-        recipe=info.name,
-        data=info.data,
-        steps=info.step,
-        seed=info.seed,
-        minutes=info.minutes,
-        notes="; ".join(lineage),
-    )
 
 
 def _verified_by_tensorrt(model: onnx.ModelProto, card: ModelCard, capabilities: tuple[str, ...]) -> ModelCard:

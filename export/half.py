@@ -25,17 +25,20 @@ _STATISTICS = frozenset({
     "Reciprocal", "Pow", "Exp", "Log", "Cast",
 })
 # fmt: on
+# They only move values about, so that what they are given keeps its smallness.
+_MOVES = frozenset({"Expand", "Flatten", "Reshape", "Slice", "Squeeze", "Tile", "Transpose", "Unsqueeze"})
 # Inputs that the operator wants in float32 whatever it computes in.
 _FLOAT_INPUTS = {"Resize": frozenset({1, 2})}
 _LARGEST = float(np.finfo(np.float16).max)
+_SMALLEST = float(np.finfo(np.float16).tiny)  # with all its bits; 1e-12, the usual floor of a norm, would become 0
 
 
 def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy of a float32 model whose layers compute in float16 between the first and the last convolution.
 
     float32 stay: everything before the first convolution (the frame) and after the last (the image residual: the
-    network's output is added to the frame at full precision), the whole-frame context, and sums over many values.
-    Inputs and outputs keep their types.
+    network's output is added to the frame at full precision), the whole-frame context, sums over many values, and
+    what is bounded by a constant too small or too large for float16. Inputs and outputs keep their types.
 
     Raises:
         ExportError: a weight does not fit into float16.
@@ -86,14 +89,44 @@ def half_nodes(model: onnx.ModelProto) -> set[str]:
     nodes = list(model.graph.node)
     forward = _reached(nodes)
     backward = _reaching(nodes)
+    beyond = _beyond_half(model)
     return {
         node.name
         for node in nodes
         if node.name in forward
         and node.name in backward
         and node.op_type not in _STATISTICS
+        and node.name not in beyond
         and not node.name.startswith(FLOAT_SCOPES)
     }
+
+
+def _beyond_half(model: onnx.ModelProto) -> set[str]:
+    """Nodes with a single constant that float16 cannot hold, and the divisions by what they give.
+
+    ``x / max(norm, 1e-12)`` would be 0 / 0 in float16 where a frame is black.
+    """
+    constants = {tensor.name for tensor in model.graph.initializer if _is_beyond_half(tensor)}
+    found: set[str] = set()
+    tensors: set[str] = set()
+    for node in model.graph.node:
+        moved = node.op_type in _MOVES and node.input[0] in tensors
+        if constants.intersection(node.input) or moved:
+            tensors.update(node.output)
+        elif node.op_type != "Div" or node.input[1] not in tensors:
+            continue
+        found.add(node.name)
+    return found
+
+
+def _is_beyond_half(tensor: onnx.TensorProto) -> bool:
+    import onnx
+    from onnx import numpy_helper
+
+    if tensor.data_type != onnx.TensorProto.FLOAT or np.prod(tensor.dims, dtype=np.int64) != 1:
+        return False
+    size = abs(float(numpy_helper.to_array(tensor).item()))
+    return size > _LARGEST or 0 < size < _SMALLEST
 
 
 def _is_source(node: onnx.NodeProto) -> bool:

@@ -14,7 +14,9 @@ from derain.card import ModelCard, Profile, read_card
 from derain.cost import GraphCost, measure, part_flow
 from derain.devices import ESTIMATE_COLUMNS, ESTIMATE_NOTE, STORED_BYTES, Estimate, estimate, estimate_row
 from derain.errors import ModelFileError
-from derain.export.sizes import Shape, format_size
+from derain.sizes import Shape, size_text
+
+_ENGINES = (".engine", ".plan", ".trt")
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,12 @@ def inspect(path: Path, size: Shape | None = None) -> Inspection:
     Raises:
         ModelFileError: missing, damaged, or without a card.
     """
+    if path.suffix.lower() in _ENGINES:
+        raise ModelFileError(
+            f"'{path}' is an engine",
+            expected="the .onnx file it was built from",
+            fix=f"Its card, sizes and self-test are in '{path.name}.json'",
+        )
     card = read_card(path)
     file_bytes = path.stat().st_size
     try:
@@ -72,7 +80,7 @@ def as_json(found: Inspection) -> dict[str, Any]:
     if found.cost is not None:
         cost = found.cost
         document["cost"] = {
-            "size": format_size(cost.shape),
+            "size": size_text(cost.shape),
             "operators": dict(cost.operators),
             "parameters": cost.parameters,
             "weight_bytes": cost.weight_bytes,
@@ -142,8 +150,8 @@ def card_rows(card: ModelCard, path: Path, file_bytes: int) -> list[tuple[str, s
 def profile_text(profile: Profile) -> str:
     """A profile in words."""
     if profile.fixed:
-        return f"fixed {format_size(profile.opt)}"
-    low, middle, high = (format_size(shape) for shape in (profile.min, profile.opt, profile.max))
+        return f"fixed {size_text(profile.opt)}"
+    low, middle, high = (size_text(shape) for shape in (profile.min, profile.opt, profile.max))
     return f"dynamic; for engines: min {low}, opt {middle}, max {high}"
 
 
@@ -159,7 +167,7 @@ def _tables(found: Inspection) -> list[RenderableType]:
     if found.cost is None:
         return [card, Text(f"\n{found.missing}")]
     cost = found.cost
-    parts = Table(title=f"Parts, at {format_size(cost.shape)}", title_justify="left")
+    parts = Table(title=f"Parts, at {size_text(cost.shape)}", title_justify="left")
     for column in ("part", "kMAC/pixel", "share", "weights"):
         parts.add_column(column, justify="left" if column == "part" else "right")
     for part, (kmac, weights) in cost.by_part(2).items():
@@ -167,11 +175,11 @@ def _tables(found: Inspection) -> list[RenderableType]:
     parts.add_section()
     parts.add_row("all", f"{cost.kmac_per_pixel:.3f}", "", f"{cost.parameters:,} stored")
     memory = Text(
-        f"Memory at {format_size(cost.shape)}: activations at most {cost.activation_bytes / 2**20:.1f} MiB at once "
+        f"Memory at {size_text(cost.shape)}: activations at most {cost.activation_bytes / 2**20:.1f} MiB at once "
         f"(node by node, unfused), weights {cost.weight_bytes / 2**20:.2f} MiB"
     )
     operators = Text("Operators: " + ", ".join(f"{name} {count}" for name, count in cost.operators.most_common()))
-    table = Table(title=f"Estimates at {format_size(cost.shape)}", title_justify="left", caption=ESTIMATE_NOTE)
+    table = Table(title=f"Estimates at {size_text(cost.shape)}", title_justify="left", caption=ESTIMATE_NOTE)
     for column in ESTIMATE_COLUMNS:
         table.add_column(column, justify="left" if column in ESTIMATE_COLUMNS[:2] else "right")
     for item in found.estimates:

@@ -13,7 +13,7 @@ from derain.card import Parity, Profile
 from derain.errors import ExportError, MissingDependencyError
 from derain.export.graph import CameraGraph
 from derain.export.pictures import Frame, batch_of, to_contract
-from derain.export.sizes import Shape, format_size
+from derain.sizes import Shape, size_text
 
 if TYPE_CHECKING:
     import onnx
@@ -117,7 +117,7 @@ def compare(graph: CameraGraph, model: onnx.ModelProto, pictures: list[Frame], p
             _compare_once(graph, session, batch_of(chosen, size), difference)
     return Parity(
         pictures=len(pictures),
-        sizes=[format_size(size) for size in sizes],
+        sizes=[size_text(size) for size in sizes],
         max_level_difference=difference.max_levels,
         differing_fraction=difference.fraction,
         attention_max_difference=difference.vector,
@@ -143,7 +143,7 @@ def _compare_once(graph: CameraGraph, session: object, frames: Frame, difference
     try:
         found = session.run(None, feed)  # type: ignore[attr-defined]
     except Exception as error:
-        size = format_size((frames.shape[0], frames.shape[1], frames.shape[2]))
+        size = size_text((frames.shape[0], frames.shape[1], frames.shape[2]))
         raise ExportError(f"The exported graph fails at {size}: {error}", fix="Report this as a bug") from error
     for port, ours, theirs in zip(graph.contract.outputs(graph.part), found, expected, strict=True):
         if ours.shape != theirs.shape:

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from derain.errors import MissingDependencyError
 from derain.export.contract import Contract
-from derain.export.sizes import Shape
 from derain.images import list_images, read_image
+from derain.sizes import Shape
 
 Frame = NDArray[np.uint8]
 _COUNT = 3

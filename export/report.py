@@ -8,8 +8,8 @@ from pathlib import Path
 
 from derain.devices import ESTIMATE_COLUMNS, ESTIMATE_NOTE, estimate_row
 from derain.export.inspection import Inspection, card_rows
-from derain.export.sizes import format_size
 from derain.files import atomic_path
+from derain.sizes import size_text
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c2733; --soft: #5b6b7b; --line: #c9d3dc; --fill: #e8f0f7; --bar: #3b7dd8 }
@@ -50,12 +50,12 @@ def render(found: Inspection) -> str:
             _picture(found),
             _table(("part", "kMAC/pixel", "share", "weights"), rows, numbers=1),
             f"<p>All: {cost.kmac_per_pixel:.3f} kMAC/pixel, {cost.parameters:,} stored weights.</p>",
-            f"<h2>Memory at {format_size(cost.shape)}</h2>",
+            f"<h2>Memory at {size_text(cost.shape)}</h2>",
             f"<p>Activations: at most {cost.activation_bytes / 2**20:.1f} MiB alive at once, node by node and unfused. "
             f"Weights: {cost.weight_bytes / 2**20:.2f} MiB.</p>",
             "<h2>Operators</h2>",
             f"<p>{escape(', '.join(f'{name} {count}' for name, count in cost.operators.most_common()))}</p>",
-            f"<h2>Estimates at {format_size(cost.shape)}</h2>",
+            f"<h2>Estimates at {size_text(cost.shape)}</h2>",
             f'<p class="note">{escape(ESTIMATE_NOTE)}</p>',
             _table(ESTIMATE_COLUMNS, [estimate_row(item) for item in found.estimates], numbers=2),
         ]

@@ -19,8 +19,9 @@ from derain.export.graph import CameraGraph
 from derain.export.matrix import rewrite_products
 from derain.export.operators import check_operators
 from derain.export.scope import CONTEXT_SCOPE
-from derain.export.sizes import Shape
+from derain.export.shapes import plain_shapes
 from derain.folding import complete_names, fold
+from derain.sizes import Shape
 
 if TYPE_CHECKING:
     import onnx
@@ -49,6 +50,7 @@ def trace(graph: CameraGraph, size: Shape | None = None) -> onnx.ModelProto:
     model = _to_onnx(graph)
     _name_nodes(model)
     _name_dimensions(model, graph)
+    plain_shapes(model)
     model = fold(model, graph.contract.inputs(graph.part), size)
     rewrite_products(model, CONTEXT_SCOPE)
     complete_names(model)

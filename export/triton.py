@@ -12,8 +12,8 @@ from typing import Literal
 
 from derain.card import ModelCard, Port, read_card
 from derain.errors import UsageError
-from derain.export.sizes import Shape
 from derain.files import atomic_path
+from derain.sizes import Shape
 
 Backend = Literal["onnxruntime", "tensorrt"]
 QUEUE_DELAY_MICROSECONDS = 2000  # about a tenth of a frame at 60 Hz: worth waiting for a second camera
@@ -39,14 +39,23 @@ def write_repository(model: Path, folder: Path, backend: Backend = "onnxruntime"
     if card.part in ("context", "tile"):
         raise UsageError(f"'{model}' is half of a tiled form", expected="the whole network, or --part attention")
     name = f"{card.name}-attention" if card.part == "attention" else card.name
-    if not name or any(letter in name for letter in '/\\:*?"<>|\0') or name.startswith("."):
-        raise UsageError(f"The model's name '{name}' cannot be a folder", fix="Export it with --name")
+    require_folder_name(name)
     place = folder / name
     with atomic_path(place / "1" / "model.onnx") as temporary:
         shutil.copyfile(model, temporary)
     with atomic_path(place / "config.pbtxt") as temporary:
         temporary.write_text(configuration(card, name, backend), encoding="utf-8")
     return place
+
+
+def require_folder_name(name: str) -> None:
+    """A model's name is that of its folder.
+
+    Raises:
+        UsageError: it cannot be one.
+    """
+    if not name or any(letter in name for letter in '/\\:*?"<>|\0') or name.startswith("."):
+        raise UsageError(f"The model's name '{name}' cannot be a folder", fix="Export it with --name")
 
 
 def configuration(card: ModelCard, name: str, backend: Backend = "onnxruntime") -> str:

@@ -66,7 +66,7 @@ def bench(
     from rich.console import Console
 
     from derain.runtime.bench.run import BenchOptions
-    from derain.runtime.engine.options import parse_size
+    from derain.sizes import parse_size
 
     console = Console(highlight=False, markup=False, soft_wrap=True)
     if bool(compare) + bool(from_trtexec or models) != 1 or (from_trtexec and len(models or ()) > 1):

@@ -184,8 +184,8 @@ def _self_test(
 
 
 def _tell(engine: Engine, target: Path, toolkit: str, problem: str, console: Console, errors: Console) -> None:
-    from derain.runtime.engine.options import size_text
     from derain.runtime.engine.selftest import describe
+    from derain.sizes import size_text
 
     record = engine.record
     for note in engine.notes:

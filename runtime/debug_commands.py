@@ -213,8 +213,8 @@ def run_polygraphy(arguments: list[str], toolkit: Toolkit, folder: Path, quiet: 
 
 
 def _size(text: str | None, card: ModelCard) -> Shape:
-    from derain.runtime.engine.options import parse_size
     from derain.runtime.engine.selftest import picture_size
+    from derain.sizes import parse_size
 
     return parse_size(text, "--size") if text else picture_size(card.profile)
 

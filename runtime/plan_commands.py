@@ -38,10 +38,10 @@ def plan(
     from derain.devices import find_device
     from derain.models import resolve, shipped
     from derain.runtime.bench.schema import read_result
-    from derain.runtime.engine.options import parse_size
     from derain.runtime.engine.record import is_engine
     from derain.runtime.planning import corrections_from, open_model
     from derain.runtime.planning import plan as estimated
+    from derain.sizes import parse_size
 
     if device == "list":
         _print_devices()

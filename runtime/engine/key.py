@@ -9,8 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from derain.card import ModelCard
 from derain.runtime.engine.driver import Driver, Gpu
-from derain.runtime.engine.options import BuildOptions, size_text
+from derain.runtime.engine.options import BuildOptions
 from derain.runtime.engine.toolkit import Toolkit, version_numbers
+from derain.sizes import size_text
 
 Text = Annotated[str, Field(max_length=300)]
 _AMPERE = (8, 0)
@@ -30,11 +31,6 @@ class EngineKey(BaseModel):
     capability: tuple[int, int] | None
     cuda: tuple[int, int] | None = Field(description="newest CUDA that the driver supports")
     driver: Text | None = Field(default=None, description="version of the driver, where the system tells")
-
-    @property
-    def digest(self) -> str:
-        """Hexadecimal name of the key: 16 characters."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
 
 
 def make_key(onnx: bytes, card: ModelCard, options: BuildOptions, toolkit: Toolkit, driver: Driver) -> EngineKey:

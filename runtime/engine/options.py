@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from derain.card import ModelCard, Port, Profile
 from derain.errors import ModelFileError, UsageError
-
-_SIZE = re.compile(r"(\d+)x(\d+)(?:x(\d+))?")
+from derain.sizes import parse_size, size_text
 
 
 class BuildOptions(BaseModel):
@@ -35,19 +33,6 @@ class BuildOptions(BaseModel):
     dla_core: Annotated[int, Field(ge=0, le=7)] | None = None
     hardware_compatible: bool = False
     version_compatible: bool = False
-
-
-def parse_size(text: str, option: str) -> tuple[int, int, int]:
-    """``1280x720`` or ``1280x720x4`` as (batch, height, width).
-
-    Raises:
-        UsageError: anything else.
-    """
-    match = _SIZE.fullmatch(text.strip().lower())
-    if match is None or not all(0 < int(number) <= 65536 for number in match.groups(default="1")):
-        raise UsageError(f"{option} is '{text}'", expected="WIDTHxHEIGHT or WIDTHxHEIGHTxBATCH, such as 1280x720")
-    width, height, batch = match.groups(default="1")
-    return int(batch), int(height), int(width)
 
 
 def narrowed_profile(
@@ -109,12 +94,6 @@ def require_dla_fits(card: ModelCard, options: BuildOptions) -> None:
         raise UsageError(
             "--dla was given with several sizes", expected="one size", fix="Add for example --size 1280x720"
         )
-
-
-def size_text(shape: tuple[int, int, int]) -> str:
-    """(batch, height, width) as ``WIDTHxHEIGHT``, with the batch where it is not 1."""
-    batch, height, width = shape
-    return f"{width}x{height}" + (f"x{batch}" if batch != 1 else "")
 
 
 def input_shape(port: Port, size: tuple[int, int, int], context: int | None = None) -> tuple[int, ...]:

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from derain.card import ModelCard, Port, Profile
 from derain.errors import BackendError, DerainError
 from derain.runtime.backends.base import Buffers, dtype_of
-from derain.runtime.engine.options import input_shape, size_text
+from derain.runtime.engine.options import input_shape
 from derain.runtime.engine.record import SelfTest
+from derain.sizes import size_text
 
 # dB of the engine's picture against ONNX Runtime's. TF32 and other orders of summation stay above 60, float16 above 50;
 # INT8 rounds values that lie between two steps to either one.

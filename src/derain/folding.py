@@ -36,6 +36,11 @@ def fold(model: onnx.ModelProto, inputs: Sequence[Port], size: Shape | None) -> 
     copy.CopyFrom(model)
     shapes = [] if size is None else _fixed_shapes(copy, inputs, size)
     folded: onnx.ModelProto | None = onnxslim.slim(copy, input_shapes=shapes) if shapes else onnxslim.slim(copy)
+    # A shape that one pass makes a constant is computed with only by the next.
+    nodes = 0
+    while shapes and folded is not None and len(folded.graph.node) != nodes:
+        nodes = len(folded.graph.node)
+        folded = onnxslim.slim(folded)
     if folded is None or _signature(folded) != _signature(model):
         raise ExportError("onnxslim changed the inputs or outputs of the graph", fix="Report this as a bug of derain")
     del folded.graph.value_info[:]

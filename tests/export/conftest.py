@@ -11,7 +11,8 @@ from small_network import DYNAMIC, PlainNetwork, SmallNetwork
 
 from derain.card import Profile
 from derain.export.contract import Contract
-from derain.export.exporter import Exported, ExportOptions, build
+from derain.export.exporter import Exported, build
+from derain.export.options import ExportOptions
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from derain.calibration.layers import find_layers
 from derain.export.cells import CellCameraGraph, FogToCells, SimilarityByPixel, camera_graph, pool
 from derain.export.contract import Contract
-from derain.export.exporter import _context_reading
+from derain.export.describe import _context_reading
 from derain.export.graph import CameraGraph
 from derain.export.half import half_nodes
 from derain.export.pictures import generated_picture

@@ -19,7 +19,7 @@ from derain.card import Parity, Profile, read_card
 from derain.companions import COMPANIONS, beside
 from derain.cost import measure
 from derain.devices import DEVICES, estimate
-from derain.errors import DerainError, ExportError, UsageError
+from derain.errors import DerainError, ExportError, ModelFileError, UsageError
 from derain.export import commands, exporter
 from derain.export.contract import Contract
 from derain.export.exporter import Exported, write
@@ -28,8 +28,9 @@ from derain.export.inspection import as_json, inspect
 from derain.export.parity import compare, judge
 from derain.export.pictures import generated_picture
 from derain.export.report import render
-from derain.export.sizes import format_size, make_profile, parse_size
+from derain.export.sizes import make_profile
 from derain.export.triton import configuration, write_repository
+from derain.sizes import parse_size, size_text
 from derain.train.checkpoint import CheckpointInfo
 
 Exports = Callable[..., Exported]
@@ -119,6 +120,7 @@ def test_a_network_without_extractor_and_context_has_no_companions(
         (["-o", "m.onnx", "--companions", "--tiled"], "--companions"),
         (["-o", "m.onnx", "--sm", "SM86"], "--verify"),
         (["-o", "m.onnx", "--verify", "openvino"], "--verify"),
+        (["-o", "m.onnx", "--triton", "models", "--name", "a/b"], "'a/b' cannot be a folder"),
     ],
 )
 def test_wrong_options_write_nothing(
@@ -128,6 +130,25 @@ def test_wrong_options_write_nothing(
     with pytest.raises(UsageError, match=message):
         run("export", "x.ckpt", *arguments)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--figures", "missing.json"], r"missing\.json"),
+        (["--pictures", "missing"], "missing"),
+        (["--verify", "tensorrt", "--sm", "sm87"], "knows no 'SM87'"),
+    ],
+)
+def test_what_would_fail_late_is_refused_early(
+    run: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    if "--sm" in arguments:
+        pytest.importorskip("tensorrt_rtx")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(exporter, "load_deployable", lambda _: pytest.fail("the checkpoint was read already"))
+    with pytest.raises(DerainError, match=message):
+        run("export", "x.ckpt", "-o", "m.onnx", *arguments)
 
 
 def test_a_graph_that_differs_is_not_written(
@@ -194,7 +215,7 @@ def test_a_users_pictures_are_used(run: Callable[..., str], tmp_path: Path) -> N
 def test_sizes() -> None:
     assert parse_size("1280x720", "--size") == (1, 720, 1280)
     assert parse_size("1280X720x4", "--size") == (4, 720, 1280)
-    assert format_size((4, 720, 1280)) == "1280x720x4"
+    assert size_text((4, 720, 1280)) == "1280x720x4"
     assert make_profile().opt == (1, 720, 1280)
     low = make_profile(maximum=(8, 480, 640))
     assert low.opt == (1, 480, 640)
@@ -237,6 +258,12 @@ def test_the_card_alone_needs_no_onnx(exports: Exports, tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         assert "small" in done.stdout
     assert "derain[export]" in (tmp_path / "m.html").read_text()
+
+
+def test_an_engine_is_pointed_to_its_record(run: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "edge.engine").write_bytes(b"plan")
+    with pytest.raises(ModelFileError, match=r"is an engine.*edge\.engine\.json"):
+        run("inspect", tmp_path / "edge.engine")
 
 
 def test_a_cards_text_cannot_inject_html(exports: Exports, tmp_path: Path) -> None:

@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
+import torch
 from onnx import numpy_helper
 from small_network import run_model
 
@@ -14,6 +16,7 @@ from derain.errors import ExportError
 from derain.export.exporter import Exported
 from derain.export.half import half_nodes, to_half
 from derain.export.pictures import generated_picture
+from derain.folding import complete_names
 
 Exports = Callable[..., Exported]
 
@@ -100,3 +103,37 @@ def test_a_weight_beyond_float16_is_named(exports: Exports) -> None:
     tail.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tail) * 1e7, tail.name))
     with pytest.raises(ExportError, match=r"network\.tail\.weight"):
         to_half(model)
+
+
+def test_a_floor_too_small_for_float16_keeps_its_division_in_float32() -> None:
+    """``x / max(|x|, 1e-12)``, the cosine similarity of the extractor: of a black frame it is 0, and no 0 / 0."""
+    torch.manual_seed(0)
+    first, last = torch.nn.Conv2d(3, 4, 1, bias=False), torch.nn.Conv2d(4, 3, 1, bias=False)
+
+    class Cosine(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = first, last
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            out: torch.Tensor = self.last(torch.nn.functional.normalize(self.first(x), dim=1))
+            return out
+
+    program = torch.onnx.export(
+        Cosine().eval(), (torch.rand(1, 3, 8, 8),), opset_version=18, dynamo=True, external_data=False, verbose=False
+    )
+    assert program is not None
+    model = program.model_proto
+    complete_names(model)
+    half = to_half(model)
+    onnx.checker.check_model(half, full_check=True)
+    types = _types(half)
+    kinds = {node.op_type: types[node.output[0]] for node in half.graph.node}
+    assert kinds["Conv"] == onnx.TensorProto.FLOAT16
+    assert kinds["Div"] == onnx.TensorProto.FLOAT
+    for value in (0.0, 0.5):
+        (found,) = onnxruntime.InferenceSession(half.SerializeToString()).run(
+            None, {half.graph.input[0].name: np.full((1, 3, 8, 8), value, np.float32)}
+        )
+        expected = Cosine()(torch.full((1, 3, 8, 8), value)).detach().numpy()
+        np.testing.assert_allclose(found, expected, atol=2e-3)

@@ -9,7 +9,9 @@ import pytest
 from small_network import SmallNetwork
 
 from derain.errors import ExportError, UsageError
-from derain.export.exporter import Exported, ExportOptions, build
+from derain.export import verify_trt
+from derain.export.exporter import Exported, build
+from derain.export.options import ExportOptions
 from derain.export.verify_trt import CAPABILITIES, build_bytes, read_layers, verify
 
 Exports = Callable[..., Exported]
@@ -123,6 +125,15 @@ def test_export_states_what_verified_it(network: SmallNetwork, exports: Exports)
     statement = card.parity.verified_with[-1]
     assert statement.startswith("tensorrt_rtx ")
     assert "SM86, SM120" in statement
+
+
+def test_types_that_the_log_does_not_tell_are_not_claimed(exports: Exports, monkeypatch: pytest.MonkeyPatch) -> None:
+    exported = exports(size=(1, 48, 64))
+    assert "unknown" not in verify(exported.model, exported.card, ("SM86",))
+    monkeypatch.setattr(verify_trt, "read_layers", lambda log: [])
+    statement = verify(exported.model, exported.card, ("SM86",))
+    count = len(_convolutions(exported.model))
+    assert f"types of {count} of {count} convolutions unknown" in statement
 
 
 def test_a_float_matrix_product_is_not_for_turing(exports: Exports) -> None:

@@ -16,6 +16,7 @@ from derain.export.exporter import Exported
 from derain.export.fold import repeated_weights, share_weights
 from derain.export.matrix import rewrite_products
 from derain.export.operators import SUPPORTED, check_operators
+from derain.export.shapes import plain_shapes
 from derain.folding import complete_names
 
 Exports = Callable[..., Exported]
@@ -95,6 +96,33 @@ def test_linear_layers_become_convolutions_with_names_of_their_own() -> None:
     found = onnxruntime.InferenceSession(model.SerializeToString()).run(None, feed)
     for ours, theirs in zip(found, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_sizes_are_read_so_that_every_tool_folds_them(exports: Exports) -> None:
+    """``Shape`` with ``start`` and ``end`` is folded wrongly by onnx-graphsurgeon 0.6, which is behind Polygraphy."""
+    model = exports().model
+    shapes = [node for node in model.graph.node if node.op_type == "Shape"]
+    assert shapes
+    assert [node.name for node in shapes if node.attribute] == []
+    assert len({node.input[0] for node in shapes}) == len(shapes)
+
+
+def test_parts_of_shapes_are_picked() -> None:
+    nodes = [
+        helper.make_node("Shape", ["x"], ["all"], "a/Shape"),
+        helper.make_node("Shape", ["x"], ["rows"], "a/Shape.2", start=1, end=2),
+        helper.make_node("Shape", ["x"], ["rest"], "a/Shape.3", start=-2),
+        helper.make_node("Shape", ["x"], ["first"], "a/Shape.4", end=-1),
+    ]
+    names = ("all", "rows", "rest", "first")
+    outputs = [helper.make_tensor_value_info(name, onnx.TensorProto.INT64, [None]) for name in names]
+    graph = helper.make_graph(nodes, "g", [helper.make_tensor_value_info("x", 1, ["a", "b", "c"])], outputs)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    plain_shapes(model)
+    onnx.checker.check_model(model, full_check=True)
+    assert [node.op_type for node in model.graph.node].count("Shape") == 2  # the whole one, and the one picked from
+    found = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": np.zeros((3, 4, 5), np.float32)})
+    assert [array.tolist() for array in found] == [[3, 4, 5], [4], [4, 5], [3, 4]]
 
 
 def test_no_constants_left_to_fold(exports: Exports) -> None:
