@@ -46,5 +46,5 @@ def pixels_read(length: int, reading: ContextReading, multiple_of: int) -> NDArr
     first = np.floor((np.arange(reading.places) + 0.5) * (kept.size / reading.places) - 0.5)
     place = np.searchsorted(first, kept, side="right") - 1
     original = kept + place.clip(0) * left_out + left_out // 2
-    pixels = original[:, None] * reading.cell + np.arange(reading.cell)
-    return pixels.reshape(-1).clip(0, length - 1)
+    pixels: NDArray[np.int64] = original[:, None] * reading.cell + np.arange(reading.cell)
+    return np.minimum(pixels.reshape(-1), length - 1)  # the graph pads by repeating the last one

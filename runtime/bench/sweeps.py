@@ -89,7 +89,7 @@ def run_streams(
     enough = time_is_up(seconds)
     try:
         while not tally.full.wait(_PATIENCE_SECONDS):
-            if any(report.state == "failed" for report in run.reports()) or (enough() and sum(tally.counts)):
+            if any(report.state == "failed" for report in run.reports()) or (enough() and any(tally.counts)):
                 break
         reports = run.reports()
     finally:
