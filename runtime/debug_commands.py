@@ -144,7 +144,8 @@ def fixed_model(path: Path, card: ModelCard, size: Shape) -> bytes:
 
     from derain.folding import fold
 
-    return fold(onnx.load(str(path)), card.inputs, size).SerializeToString()
+    fixed: bytes = fold(onnx.load(str(path)), card.inputs, size).SerializeToString()
+    return fixed
 
 
 def compare_arguments(path: Path, card: ModelCard, size: Shape, loader: Path, tolerance: float | None) -> list[str]:
