@@ -1,6 +1,6 @@
 """What the C API adds to the backend's own inference: pairs of both, one beside the other, for every pixel format.
 
-    python tests/native/measure_overhead.py MODEL.onnx [--size 1280x720] [--pairs 30] [--threads 2]
+    python tests/native/measure_overhead.py MODEL.onnx [--size 1280x720] [--pairs 30] [--threads 2] [--formats bgr,i420]
 
 Each pair is one frame through ``derain_run``, frame in to frame out, and one inference of the same graph by OpenVINO
 itself, compiled for that size with the same settings and on memory that is bound once; which of the two comes first
@@ -20,12 +20,14 @@ import openvino
 from native_client import FORMATS, Client, Image, to_planes
 
 from derain.runtime.backends import native_library as native
+from derain.runtime.backends.openvino_graph import streamline
 
 
 def plain_inference(path: Path, width: int, height: int, threads: int, pixels: np.ndarray) -> Callable[[], None]:
     """OpenVINO's own inference. Its tensors do not keep the arrays that they share, so the function does."""
     core = openvino.Core()
     model = core.read_model(path)
+    streamline(model, openvino.opset13)  # as the library does
     model.reshape({"frame": [1, height, width, 3]})
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
@@ -61,6 +63,7 @@ def main() -> None:
     parser.add_argument("--size", default="1280x720")
     parser.add_argument("--pairs", type=int, default=30)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--formats", default=",".join([*FORMATS, "f32"]))
     options = parser.parse_args()
     width, height = (int(side) for side in options.size.split("x"))
     library = native.open_library(native.library_path())
@@ -69,7 +72,7 @@ def main() -> None:
     print(f"{options.model.stem}, {width}x{height}, {options.threads} threads, {options.pairs} pairs a format")
     print("format   C API, ms   OpenVINO, ms   C API adds")
     with Client(library, options.model, threads=options.threads, backend=b"openvino") as client:
-        for name in [*FORMATS, "f32"]:
+        for name in options.formats.split(","):
             if name == "f32":
                 rainy = float_frame(width, height, pixels.transpose(2, 0, 1)[::-1] / 255)
                 clean = float_frame(width, height, np.zeros((3, height, width)))
