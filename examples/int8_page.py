@@ -13,7 +13,8 @@ METHODS = ("minmax", "entropy", "percentile-99.99", "percentile-99.999", "mixed"
 
 def write_page(results: dict[str, Any], page: Path | None) -> str:
     """The text; it also takes the place of what is between the two marks of ``page``."""
-    text = "\n\n".join([table(results), ranges(results), kept(results), speeds(results), modelopt(results)]).strip()
+    parts = [table(results), trained(results), ranges(results), kept(results), speeds(results), modelopt(results)]
+    text = "\n\n".join(part for part in parts if part)
     if page is not None:
         before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
         _, found, after = rest.partition(END)
@@ -44,6 +45,27 @@ def table(results: dict[str, Any]) -> str:
                 lost = "" if form == "float32" else f" ({value - whole[name][0]:+.3f})"
                 cells.append(f"{value:.2f}{lost} / {ssim:.4f}")
             lines.append(f"| {model} | {form}{count} | {entry['kib']:.0f} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def trained(results: dict[str, Any]) -> str:
+    """How the models were fine-tuned, and what that won back."""
+    lines = []
+    for model, found in results.items():
+        if "trained" not in found:
+            continue
+        whole, before, after = (
+            found["forms"][form]["sets"] for form in ("float32", "INT8, no gate", "INT8 after training")
+        )
+        cells = [
+            f"{before[name][0] - whole[name][0]:+.3f} to {after[name][0] - whole[name][0]:+.3f} dB on {name}"
+            for name in whole
+        ]
+        steps, minutes = found["trained"]["steps"], found["trained"]["minutes"]
+        lines.append(
+            f"`{model}`: {steps} steps of training for INT8, {minutes:.0f} minutes on one thread, one run, take INT8 "
+            f"with no gate from {', '.join(cells)}; it {found['trained']['verdict']}."
+        )
     return "\n".join(lines)
 
 

@@ -30,6 +30,7 @@ from derain.calibration.qdq import quantized_convolutions
 from derain.calibration.session import Runner, open_session
 from derain.card import ModelCard, read_card
 from derain.errors import CalibrationError
+from derain.files import atomic_path
 from derain.images import list_images, read_image
 from derain.metrics import psnr, ssim
 from derain.models import resolve
@@ -37,7 +38,7 @@ from derain.runtime.ports import Picture
 
 COUNT = 32  # calibration frames
 SOURCES = ("Rain100L/train", "RainFog", "real", "clean")
-GATES = (0.2, 0.1, 0.05)  # dB
+GATES = (0.2, 0.1)  # dB
 SIZE = (360, 640)  # of the timed frame
 RUNS = 20
 MODELOPT = """
@@ -61,36 +62,38 @@ def main() -> None:
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     checkpoints = dict(entry.split("=", 1) for entry in given.qat)
-    results = {}
-    for model in given.models:
-        path = resolve(model)
-        record = given.out / f"{path.stem}.json"
-        found: dict[str, Any] = json.loads(record.read_text()) if record.exists() else {}
-        measurement = Measurement(given.data, given.out, path, found)
+    measured = [Measurement(given.data, given.out, resolve(model)) for model in given.models]
+    for measurement in measured:
         measurement.calibrated()
-        if path.stem in checkpoints:
-            measurement.trained(*checkpoints[path.stem].partition("@")[::2])
+    for measurement in measured:
         if given.modelopt is not None:
             measurement.modelopt(given.modelopt)
-        record.write_text(json.dumps(found, indent=1) + "\n")
-        results[path.stem] = found
-    page = write_page(results, given.page)
-    print(page)
+        if measurement.name in checkpoints:
+            measurement.trained(*checkpoints[measurement.name].partition("@")[::2])
+    print(write_page({measurement.name: measurement.found for measurement in measured}, given.page))
 
 
 class Measurement:
-    """All figures of one model, added to ``found``."""
+    """All figures of one model, ``found``, kept in a file after each step."""
 
-    def __init__(self, data: Path, out: Path, path: Path, found: dict[str, Any]) -> None:
-        self.out, self.path, self.found, self.data = out, path, found, data
+    def __init__(self, data: Path, out: Path, path: Path) -> None:
+        self.out, self.path, self.data, self.name = out, path, data, path.stem
+        self.record = out / f"{path.stem}.json"
+        self.found: dict[str, Any] = json.loads(self.record.read_text()) if self.record.exists() else {}
         self.card = read_card(path)
         self.options = Options(tuple(data / name for name in SOURCES), split=data / "splits.json", count=COUNT)
-        self.forms: dict[str, Any] = found.setdefault("forms", {})
+        self.forms: dict[str, Any] = self.found.setdefault("forms", {})
         self.begun = time.process_time()
+
+    def keep(self, **more: Any) -> None:
+        """Add figures, and write all that are there."""
+        self.found.update(more)
+        with atomic_path(self.record) as temporary:
+            temporary.write_text(json.dumps(self.found, indent=1) + "\n", encoding="utf-8")
 
     def say(self, text: str) -> None:
         """One line of progress, with the CPU seconds since the model was begun."""
-        print(f"{self.path.stem} {time.process_time() - self.begun:6.0f} s  {text}", file=sys.stderr, flush=True)
+        print(f"{self.name} {time.process_time() - self.begun:6.0f} s  {text}", file=sys.stderr, flush=True)
 
     def calibrated(self) -> None:
         """Float32, float16, INT8 with no layer kept and behind several gates; ranges, sensitivity, speed."""
@@ -100,9 +103,10 @@ class Measurement:
         half = calibrate(self.path, Options(self.options.frames, "float16", 0.05, split=self.options.split))
         self.add("float16", half.model, self.save(half, "fp16"), half)
         prepared = prepare(self.path, self.options, say=self.say)
-        self.found["compared"], self.found["sensitivity"] = prepared.compared, prepared.sensitivity
-        self.found["chosen"] = [len(prepared.selection.names), prepared.selection.seen]
-        self.found["channels"] = self.spread(prepared)
+        chosen = [len(prepared.selection.names), prepared.selection.seen]
+        self.keep(
+            compared=prepared.compared, sensitivity=prepared.sensitivity, chosen=chosen, channels=spread(prepared)
+        )
         everything = finish(prepared, 1000.0)  # no gate
         self.add("INT8, no gate", everything.model, self.save(everything, "all.int8"), everything)
         for limit in GATES:
@@ -112,18 +116,13 @@ class Measurement:
                 self.forms[f"INT8, `--max-drop {limit:g}`"] = {"failed": str(error)}
                 continue
             self.add(f"INT8, `--max-drop {limit:g}`", done.model, self.save(done, f"{limit:g}.int8"), done)
-        self.found["speed"] = self.speed({"float32": onnx.load(str(self.path)), "int8": everything.model})
-
-    def spread(self, prepared: Prepared) -> dict[str, float]:
-        """How many times as large as its middle channel each group of tensors has its largest."""
-        changes = prepared.lower.equalizing.changes
-        return {group.writers[0]: float(by.max() / np.median(by)) for group, by in changes}
+        self.keep(speed=self.speed({"float32": onnx.load(str(self.path)), "int8": everything.model}))
 
     def trained(self, checkpoint: str, steps: str) -> None:
         """INT8 after quantization-aware training for the arithmetic of the file that no gate has touched."""
         if "trained" in self.found:
             return
-        name, out = self.path.stem, self.out
+        name, out = self.name, self.out
         data = [part for folder in ("Rain100L/train", "RainFog") for part in ("--pairs", str(self.data / folder))]
         data += ["--clean", str(self.data / "clean"), "--split", str(self.data / "splits.json")]
         run = ["--qat", checkpoint, "--ranges", str(out / f"{name}.all.int8.onnx"), "--device", "cpu", "--threads", "1"]
@@ -131,44 +130,52 @@ class Measurement:
         self.say("training")
         begin = time.monotonic()
         derain("train", *run, *length, *data, "--workers", "0", "--out", str(out / f"{name}-qat"))
-        self.found["trained"] = {"steps": int(steps or 1000), "minutes": (time.monotonic() - begin) / 60}
+        minutes = (time.monotonic() - begin) / 60
         exported = out / f"{name}-qat.onnx"
         derain("export", str(out / f"{name}-qat" / "last.ckpt"), "-o", str(exported))
         self.add("the trained network in float32", onnx.load(str(exported)), exported)
-        options = Options(self.options.frames, split=self.options.split, against=self.path, max_drop=1000.0)
-        done = calibrate(exported, options, say=self.say)
-        self.add("INT8 after training", done.model, self.save(done, "qat.int8"), done)
+        options = Options(self.options.frames, split=self.options.split, against=self.path)
+        prepared = prepare(exported, options, say=self.say)
+        everything = out / f"{name}-qat.all.int8.onnx"
+        onnx.save(prepared.lower.build(frozenset()), str(everything))
+        self.add("INT8 after training", onnx.load(str(everything)), everything)
+        try:
+            verdict = f"passes the default gate with {len(finish(prepared, 0.2).found.kept)} layers kept"
+        except CalibrationError as error:
+            verdict = f"does not pass the default gate ({error})"
+        self.keep(trained={"steps": int(steps or 1000), "minutes": minutes, "verdict": verdict})
 
     def modelopt(self, python: Path) -> None:
         """What NVIDIA ModelOpt makes of the same frames; it takes arrays, so that all are cut to one size."""
         if "modelopt" in self.found:
             return
         frames = []
-        prepared_names = json.loads((self.out / f"{self.path.stem}.all.int8.report" / "report.json").read_text())
-        for feed in feeds(self.options, list(prepared_names["chosen"]), self.card):
+        report = json.loads((self.out / f"{self.name}.all.int8.report" / "report.json").read_text())
+        for feed in feeds(self.options, list(report["chosen"]), self.card):
             frame = feed[self.card.inputs[0].name]
             frame = frame if frame.shape[1] < frame.shape[2] else frame.transpose(0, 2, 1, 3)
             if frame.shape[1] >= 320 and frame.shape[2] >= 480:
                 frames.append(frame[:, :320, :480])
         np.save(self.out / "frames.npy", np.concatenate(frames))
-        self.found["modelopt"] = {"frames": len(frames)}
         for method in ("entropy", "max"):
             self.say(f"ModelOpt, {method}")
-            output = self.out / f"{self.path.stem}.modelopt-{method}.onnx"
+            output = self.out / f"{self.name}.modelopt-{method}.onnx"
             arguments = [str(self.path), str(self.out / "frames.npy"), str(output), self.card.inputs[0].name, method]
             subprocess.run([str(python), "-c", MODELOPT, *arguments], check=True, capture_output=True)
             model = onnx.load(str(output))
             self.add(f"ModelOpt, `{method}`", model, output)
-            self.found["modelopt"] |= layers_of(model)
+        self.keep(modelopt=layers_of(model) | {"frames": len(frames)})
 
     def save(self, done: Calibrated, form: str) -> Path:
         """Write the file and its report."""
-        output = self.out / f"{self.path.stem}.{form}.onnx"
+        output = self.out / f"{self.name}.{form}.onnx"
         write(done, output, output.with_name(f"{output.stem}.report"))
         return output
 
     def add(self, form: str, model: onnx.ModelProto, path: Path, done: Calibrated | None = None) -> None:
-        """Measure a form on all sets."""
+        """Measure a form on all sets, unless it was."""
+        if form in self.forms:
+            return
         self.say(f"measuring {form}")
         entry: dict[str, Any] = {"kib": path.stat().st_size / 1024, "sets": evaluate(model, self.card, self.data)}
         if done is not None and done.card.calibration is not None:
@@ -177,6 +184,7 @@ class Measurement:
             entry["kept"] = sorted(done.found.kept)
             entry["drop"] = done.change.drop
         self.forms[form] = entry
+        self.keep()
 
     def speed(self, models: dict[str, onnx.ModelProto]) -> dict[str, Any]:
         """Median CPU milliseconds of one thread for one frame, forms in turn; and what onnxruntime really runs."""
@@ -196,6 +204,12 @@ class Measurement:
         integer = kinds.count("QLinearConv")
         medians = {name: float(np.median(values)) for name, values in times.items()}
         return medians | {"integer": integer, "all": len(quantized_convolutions(models["int8"]))}
+
+
+def spread(prepared: Prepared) -> dict[str, float]:
+    """How many times as large as its middle channel each group of tensors has its largest."""
+    changes = prepared.lower.equalizing.changes
+    return {group.writers[0]: float(by.max() / np.median(by)) for group, by in changes}
 
 
 def derain(*arguments: str) -> None:
