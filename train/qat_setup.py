@@ -21,7 +21,7 @@ STEPS = 1000
 _RATE = 2e-4
 _EMA = 0.995
 # What INT8 costs is to be won back, nothing new to be learned: the network as it was leads, and what its recipe taught
-# it hardly counts. (With a weight of 50 the pairs changed what fog it clears, by two levels of a picture.) Dry crops, on
+# it hardly counts. (With a weight of 50 the pairs changed what fog it clears, by two levels.) Dry crops, on
 # which INT8's noise weighs most, are as many as of each other kind at least.
 _DISTIL = 1000.0
 _KINDS = ("pairs", "synthetic", "recombined")
