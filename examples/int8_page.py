@@ -119,13 +119,15 @@ def modelopt(results: dict[str, Any]) -> str:
     """Which layers NVIDIA ModelOpt quantizes."""
     lines = []
     for model, found in results.items():
-        if "modelopt" not in found:
-            continue
-        other, ours = found["modelopt"], found["forms"]["INT8, no gate"]
-        more = ", ".join(f"`{kind}`" for kind in other["others"]) or "no other operator"
-        both, one = other["sums"]["2"], other["sums"]["1"]
-        lines.append(
-            f"- `{model}`: ModelOpt quantizes {len(other['convolutions'])} convolutions (ours {ours['int8']}), "
-            f"both inputs of {both} additions and one of {one} (ours {ours['sums']} and none), and inputs of {more}."
-        )
+        ours = found["forms"]["INT8, no gate"]
+        for form, entry in found["forms"].items():
+            if "layers" not in entry:
+                continue
+            other = entry["layers"]
+            more = ", ".join(f"`{kind}`" for kind in other["others"]) or "no other operator"
+            both, one = other["sums"]["2"], other["sums"]["1"]
+            lines.append(
+                f"- `{model}`, {form}: {len(other['convolutions'])} convolutions (ours {ours['int8']}), both inputs of "
+                f"{both} additions and one of {one} (ours {ours['sums']} and none), and inputs of {more}."
+            )
     return "\n".join(lines)

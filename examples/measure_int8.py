@@ -42,11 +42,13 @@ GATES = (0.2, 0.1)  # dB
 SIZE = (360, 640)  # of the timed frame
 RUNS = 20
 MODELOPT = """
+import json
 import sys
 import numpy as np
 import modelopt.onnx.quantization as q
-q.quantize(sys.argv[1], "int8", calibration_data={sys.argv[4]: np.load(sys.argv[2])}, calibration_method=sys.argv[5],
-           calibration_eps=["cpu"], high_precision_dtype="fp32", output_path=sys.argv[3], log_level="WARNING")
+model, frames, output, name, options = sys.argv[1:]
+q.quantize(model, "int8", calibration_data={name: np.load(frames)}, calibration_eps=["cpu"], output_path=output,
+           high_precision_dtype="fp32", log_level="WARNING", **json.loads(options))
 """
 
 
@@ -157,14 +159,17 @@ class Measurement:
             if frame.shape[1] >= 320 and frame.shape[2] >= 480:
                 frames.append(frame[:, :320, :480])
         np.save(self.out / "frames.npy", np.concatenate(frames))
-        for method in ("entropy", "max"):
-            self.say(f"ModelOpt, {method}")
-            output = self.out / f"{self.name}.modelopt-{method}.onnx"
-            arguments = [str(self.path), str(self.out / "frames.npy"), str(output), self.card.inputs[0].name, method]
-            subprocess.run([str(python), "-c", MODELOPT, *arguments], check=True, capture_output=True)
+        image = {"nodes_to_exclude": ["camera/.*", "context/.*", "fog/.*"]}
+        for form, options in {"": {}, " without the picture's own layers": image}.items():
+            self.say(f"ModelOpt{form}")
+            output = self.out / f"{self.name}.modelopt{form.replace(' ', '-').replace("'", '')}.onnx"
+            arguments = [str(self.path), str(self.out / "frames.npy"), str(output), self.card.inputs[0].name]
+            command = [str(python), "-c", MODELOPT, *arguments, json.dumps(options)]
+            subprocess.run(command, check=True, capture_output=True)
             model = onnx.load(str(output))
-            self.add(f"ModelOpt, `{method}`", model, output)
-        self.keep(modelopt=layers_of(model) | {"frames": len(frames)})
+            self.add(f"ModelOpt{form}", model, output)
+            self.forms[f"ModelOpt{form}"]["layers"] = layers_of(model)
+        self.keep(modelopt=len(frames))
 
     def save(self, done: Calibrated, form: str) -> Path:
         """Write the file and its report."""
