@@ -162,7 +162,7 @@ class Measurement:
         image = {"nodes_to_exclude": ["camera/.*", "context/.*", "fog/.*"]}
         for form, options in {"": {}, " without the picture's own layers": image}.items():
             self.say(f"ModelOpt{form}")
-            output = self.out / f"{self.name}.modelopt{form.replace(' ', '-').replace("'", '')}.onnx"
+            output = self.out / f"{self.name}.modelopt{len(options)}.onnx"
             arguments = [str(self.path), str(self.out / "frames.npy"), str(output), self.card.inputs[0].name]
             command = [str(python), "-c", MODELOPT, *arguments, json.dumps(options)]
             subprocess.run(command, check=True, capture_output=True)
