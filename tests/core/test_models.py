@@ -37,7 +37,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_models_of_this_tree_are_whole() -> None:
     models = shipped()
-    assert {"nano", "edge"} <= models.keys()
+    assert {"nano", "edge", "nano-rain100l", "edge-rain100l", "edge-unpaired"} == models.keys()
     for name, model in models.items():
         assert resolve(name) == model.path
         assert model.path.stat().st_size == model.bytes
