@@ -53,8 +53,12 @@ def make_video(
     colour: tuple[int, int] = (1, 1),
     noise: int = 0,
     last: int = 0,
+    still: NDArray[np.uint8] | None = None,
 ) -> Path:
-    """Write frames at ``times`` (in 1/90000 s); ``colour``: (AVCOL_SPC, AVCOL_RANGE); ``last``: the last duration."""
+    """Write frames at ``times`` (in 1/90000 s); ``colour``: (AVCOL_SPC, AVCOL_RANGE); ``last``: the last duration.
+
+    Each is a :func:`scene` of its own, or all are ``still``, (H, W, 3) BGR.
+    """
     width, height = size
     # The index in front, so that a cut-off file can be opened; a first frame later than zero to the exact tick.
     mp4 = {"movflags": "faststart", "movie_timescale": str(TIME_BASE.denominator)}
@@ -80,7 +84,7 @@ def make_video(
                     container.mux(audio.encode(resampled))
             container.mux(audio.encode(None))
         for index, time in enumerate(times):
-            picture = scene(index, width, height)
+            picture = scene(index, width, height) if still is None else still
             if noise:
                 picture = picture // 2 + np.random.default_rng(index).integers(0, noise, picture.shape, np.uint8)
             if pixels == "yuv420p":

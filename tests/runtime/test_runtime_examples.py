@@ -10,10 +10,12 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from clips import REGULAR, make_video
 
+from derain.demo import SAMPLE
 from derain.images import read_image, write_image
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -49,10 +51,10 @@ def test_overlap_is_measured(tmp_path: Path, what: str, lines: int, told: str) -
 
 
 def test_the_gate_is_measured(tmp_path: Path) -> None:
-    """A grey wall is dry to every model; whether noise is rain is for each of them to say."""
+    """The shipped photograph is dry; whether noise is rain is for each model to say."""
     noise = np.random.default_rng(0).integers(0, 256, (96, 128, 3), np.uint8)
     write_image(tmp_path / "rain" / "a.png", noise)
-    write_image(tmp_path / "dry" / "b.png", np.full((96, 128, 3), 90, np.uint8))
+    write_image(tmp_path / "dry" / "b.png", cv2.resize(read_image(SAMPLE), (320, 213), interpolation=cv2.INTER_AREA))
     write_image(tmp_path / "dry" / "trained-on.png", noise)
     (tmp_path / "splits.json").write_text('{"dry": ["b.png"]}')
     done = run_example("measure_gate.py", tmp_path / "rain", tmp_path / "dry", tmp_path / "splits.json", "nano")
