@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,10 +77,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     check_size(path, _MAX_BYTES, CheckpointError)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, zipfile.BadZipFile, OSError) as error:
+    except Exception as error:  # torch and pickle raise nearly anything for bytes that are no checkpoint
         # Of a refused pickle torch tells how to load it all the same, which is the last thing to do.
         refused = isinstance(error, pickle.UnpicklingError)
-        reason = "it holds more than weights, or something else" if refused else str(error).splitlines()[0][:200]
+        reason = "it holds more than weights, or something else" if refused else next(iter(str(error).splitlines()), type(error).__name__)[:200]
         raise CheckpointError(f"'{path}' is not a readable checkpoint ({reason})", fix=fix) from error
     if not isinstance(state, dict) or not isinstance(state.get("format"), int):
         raise CheckpointError(f"'{path}' is not a derain checkpoint", fix=fix)
