@@ -80,7 +80,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     except Exception as error:  # torch and pickle raise nearly anything for bytes that are no checkpoint
         # Of a refused pickle torch tells how to load it all the same, which is the last thing to do.
         refused = isinstance(error, pickle.UnpicklingError)
-        reason = "it holds more than weights, or something else" if refused else next(iter(str(error).splitlines()), type(error).__name__)[:200]
+        said = next(iter(str(error).splitlines()), type(error).__name__)[:200]
+        reason = "it holds more than weights, or something else" if refused else said
         raise CheckpointError(f"'{path}' is not a readable checkpoint ({reason})", fix=fix) from error
     if not isinstance(state, dict) or not isinstance(state.get("format"), int):
         raise CheckpointError(f"'{path}' is not a derain checkpoint", fix=fix)
