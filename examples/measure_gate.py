@@ -19,13 +19,15 @@ from derain.card import read_card
 from derain.companions import beside
 from derain.images import list_images, read_image
 from derain.models import resolve
-from derain.runtime.gate import GateSettings, RainGate, intensity
+from derain.rain_intensity import intensity
+from derain.runtime.gate import GateSettings, RainGate
 from derain.runtime.media.items import Frame
 from derain.runtime.parts import PartModel
 
 RAINY, DRY = Path(sys.argv[1]), Path(sys.argv[2])
 HELD_OUT = json.loads(Path(sys.argv[3]).read_text()) if sys.argv[3:] else {}
 MODEL = resolve(sys.argv[4] if sys.argv[4:] else "nano")
+HALF = read_card(MODEL).rain_half
 RATE, SECONDS = 30, 12.0
 WINDOW = 0.7  # of each side
 
@@ -76,14 +78,14 @@ def main() -> None:
     weather, wet = Weather(), GateSettings().wet
     whole, part = (read_card(path).cost.kmac_per_pixel for path in (MODEL, beside(MODEL, "attention")))
     sets = {"rain": pictures(RAINY), "dry": pictures(DRY)}
-    rain, dry = (np.array([intensity(weather.map(picture)) for picture in held]) for held in sets.values())
+    rain, dry = (np.array([intensity(weather.map(picture), HALF) for picture in held]) for held in sets.values())
     print(f"one look: {(rain < wet).mean():.0%} of {len(rain)} rainy pictures missed,", end=" ")
     print(f"{(dry >= wet).mean():.0%} of {len(dry)} dry ones alarmed;", end=" ")
     print(f"area under the ROC curve {(rain[:, None] > dry).mean():.3f}")
     for kind, held in sets.items():
         weather.looks, shares, derained, frames = 0, [], 0, 0
         for picture in held:
-            gate = RainGate(weather.derain, weather.look)
+            gate = RainGate(weather.derain, weather.look, half=HALF)
             shares.append(np.mean([not gate(frame).gated for frame in pan(picture, 0.0)]))
             derained, frames = derained + gate.derained, frames + gate.derained + gate.passed
         print(f"{kind}, {len(held)} clips of {SECONDS:.0f} s: derained {np.mean(shares):.0%} of the time;", end=" ")
@@ -91,7 +93,7 @@ def main() -> None:
             f"{sum(share == 1 for share in shares)} clips wholly, {sum(share == 0 for share in shares)} never;", end=" "
         )
         print(f"{(derained * whole + weather.looks * part) / (frames * whole):.0%} of the multiply-accumulates")
-    gate, states = RainGate(weather.derain, weather.look), []
+    gate, states = RainGate(weather.derain, weather.look, half=HALF), []
     for number, picture in enumerate(sets["dry"]):
         states += [not gate(frame).gated for frame in pan(picture, number * SECONDS)]
     changes = int(np.sum(np.diff(states)))

@@ -12,7 +12,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Float32
 
 import derain
-from derain.runtime.gate import intensity
+from derain.rain_intensity import intensity
 
 # One frame deep and best effort: while one is derained the next overtakes those between.
 NEWEST = QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -35,7 +35,7 @@ class Derain(Node):
         clean, rain = self._model(frame, attention=True)
         result = self._bridge.cv2_to_imgmsg(clean, "bgr8", header=message.header)
         self._image.publish(result)
-        self._rain.publish(Float32(data=intensity(rain)))
+        self._rain.publish(Float32(data=intensity(rain, self._model.card.rain_half)))
 
 
 def main() -> None:

@@ -14,10 +14,11 @@ from derain.card import (
     TrainedRanges,
     Training,
 )
-from derain.export.figures import read_figures
+from derain.export.figures import read_figures, read_rain_half
 from derain.export.graph import CameraGraph
 from derain.export.options import ExportOptions
 from derain.export.trace import OPSET
+from derain.rain_intensity import USUAL_HALF
 from derain.train.checkpoint import CheckpointInfo
 
 LICENCE = "Apache-2.0 (the weights carry the terms of the data they were trained on, see training)"
@@ -46,6 +47,7 @@ def describe(
         inputs=options.contract.inputs(graph.part),
         outputs=options.contract.outputs(graph.part),
         attention=spec.attention,
+        rain_half=read_rain_half(options.figures) or USUAL_HALF,
         geometry=Geometry(
             multiple_of=spec.multiple_of,
             minimum=2 if options.contract.frames == "nv12" else 1,  # whatever is smaller than the grid is padded

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from derain.card import Quality
+from derain.card import Magnitude, Quality
 from derain.errors import DataError
 from derain.files import check_size
 
@@ -30,22 +31,49 @@ class _Result(BaseModel):
     input_ssim: float
 
 
+class _Report(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    results: list[_Result]
+    rain_half: Magnitude | None = None
+
+
 def read_figures(report: Path) -> list[Quality]:
     """The figures of a report, in its order; of dry pictures the input is the reference, so there is no input figure.
 
     Raises:
         DataError: the file is missing, too large, or no report of ``derain eval``.
     """
+    with _refused(report):
+        return [_quality(result) for result in _read(report).results]
+
+
+def read_rain_half(reports: Sequence[Path]) -> float | None:
+    """The scale of the rain intensity in the last report that has one; None where none has.
+
+    Raises:
+        DataError: as :func:`read_figures`.
+    """
+    found = None
+    for report in reports:
+        with _refused(report):
+            found = _read(report).rain_half or found
+    return found
+
+
+def _read(report: Path) -> _Report:
     check_size(report, _MAX_REPORT_BYTES, DataError)
-    wrong = DataError(
-        f"'{report}' is no report of derain eval", fix="Make one with: derain eval CHECKPOINT --json FILE"
-    )
+    return _Report.model_validate(json.loads(report.read_text()))
+
+
+@contextmanager
+def _refused(report: Path) -> Iterator[None]:
     try:
-        document: Any = json.loads(report.read_text())
-        results = [_Result.model_validate(item) for item in document["results"]]
-        return [_quality(result) for result in results]
-    except (ValueError, KeyError, TypeError, RecursionError, ValidationError) as error:
-        raise wrong from error
+        yield
+    except (ValueError, RecursionError) as error:  # pydantic's and json's errors are of the first
+        raise DataError(
+            f"'{report}' is no report of derain eval", fix="Make one with: derain eval CHECKPOINT --json FILE"
+        ) from error
 
 
 def _quality(result: _Result) -> Quality:

@@ -15,29 +15,13 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from derain.errors import UsageError
+from derain.rain_intensity import USUAL_HALF, intensity
 from derain.runtime.media.items import Frame
 from derain.runtime.pipeline import Derained
 from derain.runtime.ports import Picture, RainMap
 
 GateMode: TypeAlias = Literal["auto", "off", "always"]
 MODES: tuple[GateMode, ...] = ("auto", "off", "always")
-# Rain falls everywhere, while what only looks like rain (grass, railings, noise in the dark) is somewhere: the median
-# over a grid of cells tells them apart better than the mean of the map does (area under the ROC curve 0.93 against 0.91
-# on real rainy photographs and dry ones).
-_CELLS = 6
-# The median cell's mean attention at which the intensity is one half: that of the typical photograph of rain.
-_HALF = 0.006
-
-
-def intensity(rain: RainMap) -> float:
-    """How hard it rains, from a map float32 (H, W) in [0, 1]: 0 dry, 0.5 an ordinary shower, towards 1 a downpour."""
-    height, width = rain.shape
-    rows = np.linspace(0, height, min(_CELLS, height) + 1).astype(int)[:-1]
-    columns = np.linspace(0, width, min(_CELLS, width) + 1).astype(int)[:-1]
-    sums = np.add.reduceat(np.add.reduceat(rain, rows, axis=0, dtype=np.float64), columns, axis=1)
-    counts = np.outer(np.diff([*rows, height]), np.diff([*columns, width]))
-    signal = float(np.median(sums / counts))
-    return signal / (signal + _HALF) if signal > 0 else 0.0
 
 
 @dataclass(frozen=True)
@@ -45,7 +29,7 @@ class GateSettings:
     """When the gate opens and closes.
 
     Attributes:
-        wet: intensity from which on it rains.
+        wet: intensity from which on it rains; the scale of a model's intensities is on its card.
         dry: intensity below which it may be over; the gap keeps the picture from flickering between the two.
         period: seconds between two looks.
         hold: seconds that every look must have been dry before the gate closes.
@@ -76,6 +60,7 @@ class RainGate:
         mode: ``auto``; ``always``: derain every frame; ``off``: as ``always``, and never measure.
         settings: thresholds and times.
         keep_map: give the rain map with every result that has one.
+        half: the scale of the model's intensities, ``rain_half`` of its card.
     """
 
     def __init__(
@@ -86,6 +71,7 @@ class RainGate:
         settings: GateSettings | None = None,
         *,
         keep_map: bool = False,
+        half: float = USUAL_HALF,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         if mode not in MODES:
@@ -95,7 +81,7 @@ class RainGate:
         self.looks = 0
         self.passed = 0
         self.derained = 0
-        self._derain, self._look, self._keep_map, self._now = derain, look, keep_map, now
+        self._derain, self._look, self._keep_map, self._half, self._now = derain, look, keep_map, half, now
         self._open = True  # until the first look, it may rain
         self._level: float | None = None
         self._last_look: float | None = None
@@ -117,7 +103,7 @@ class RainGate:
         if due and not (self._level is not None and self.raining):
             # While it is dry, or not known yet, only the extractor is run.
             found = self._look(frame.pixels) if self._look else self._map(frame.pixels)
-            self._note(intensity(found), seconds)
+            self._note(intensity(found, self._half), seconds)
             due = False
         if not self.raining:
             self.passed += 1
@@ -125,7 +111,7 @@ class RainGate:
         clean, rain = self._derain(frame.pixels, self._keep_map or due)
         self.derained += 1
         if due and rain is not None:
-            self._note(intensity(rain), seconds)  # the whole graph gives the same map for nothing
+            self._note(intensity(rain, self._half), seconds)  # the whole graph gives the same map for nothing
         return Derained(frame, clean, rain if self._keep_map else None, self._level)
 
     def _map(self, pixels: Picture) -> RainMap:

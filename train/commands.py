@@ -145,6 +145,12 @@ def evaluate(
     dry: Annotated[
         list[Path] | None, typer.Option(help="Folder of dry pictures: how much does the model change them? Repeatable.")
     ] = None,
+    rainy: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Folder of rainy pictures without ground truth: is their rain told from dry weather? Repeatable."
+        ),
+    ] = None,
     video: Annotated[
         list[Path] | None,
         typer.Option(help="Video, or folder of its frames: how much does the result flicker? Repeatable."),
@@ -156,23 +162,29 @@ def evaluate(
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures of every picture here.")] = None,
 ) -> None:
-    """Measure PSNR and SSIM under both protocols, on pairs and on dry pictures."""
+    """Measure PSNR and SSIM under both protocols, on pairs and on dry pictures, and how well rain is told from dry."""
     from rich.console import Console
     from rich.progress import Progress
     from rich.table import Table
 
+    from derain.images import read_image
+    from derain.rain_intensity import typical_cell
     from derain.train.data.overlap import refuse_overlap
-    from derain.train.evaluation import as_pairs, attention_auc, held_out_only, measure, summarise
+    from derain.train.evaluation import RainOfSet, as_pairs, held_out_only, measure, summarise, tell_rain
 
     sets = [(path, as_pairs(path, layout=layout)) for path in data or ()]
     sets += [(path, as_pairs(path, dry=True)) for path in dry or ()]
-    if not sets and not video:
+    showers = [(path, as_pairs(path, dry=True)) for path in rainy or ()]
+    if not sets and not showers and not video:
         raise UsageError(
             "There is nothing to evaluate on",
-            fix="Give --data FOLDER of pairs, --dry FOLDER of dry pictures, --video FILE, or several of them",
+            fix="Give --data FOLDER of pairs, --dry FOLDER of dry pictures, --rainy FOLDER of rainy ones, "
+            "--video FILE, or several of them",
         )
     if split is not None:
-        sets = [(path, held_out_only(pairs, path, split, layout)) for path, pairs in sets]
+        sets, showers = (
+            [(path, held_out_only(pairs, path, split, layout)) for path, pairs in given] for given in (sets, showers)
+        )
     for folder in check_overlap or ():
         refuse_overlap([pair for _, pairs in sets for pair in pairs], folder, layout)
     derain = _load(model)
@@ -180,31 +192,45 @@ def evaluate(
     for column in ("set", "protocol", "n", "PSNR", "SSIM", "attention"):
         table.add_column(column, no_wrap=column != "set")
     report: list[dict[str, Any]] = []
-    means: dict[bool, list[float]] = {True: [], False: []}
+    rain: list[RainOfSet] = []
     dry_sets = set(dry or ())
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("Evaluating", total=sum(len(pairs) for _, pairs in sets))
+        task = progress.add_task("Evaluating", total=sum(len(pairs) for _, pairs in [*sets, *showers]))
         for path, pairs in sets:
-            is_dry, name = path in dry_sets, _set_name(path) + (" held out" if split else "")
+            is_dry, name = path in dry_sets, _set_name(path, split)
             scores = measure(derain, pairs, progress=lambda: progress.advance(task))
             for summary in summarise(scores):
                 chosen = [score for score in scores if score.protocol == summary.protocol]
                 table.add_row(name, summary.protocol, str(summary.images), *_cells(summary, is_dry))
                 pictures = [asdict(score) for score in chosen]
                 report.append({"set": name, "dry": is_dry, **asdict(summary), "pictures": pictures})
-            means[is_dry] += [score.attention for score in scores]
+            rain.append(RainOfSet(name, is_dry, [s.attention for s in chosen], [s.cell for s in chosen]))
+        for path, pictures in showers:
+            maps = []
+            for picture in pictures:
+                maps.append(derain(read_image(picture.rainy))[1])
+                progress.advance(task)
+            means, cells = [float(found.mean()) for found in maps], [typical_cell(found) for found in maps]
+            rain.append(RainOfSet(_set_name(path, split), False, means, cells))
     console = Console()
     if sets:
         console.print(table)
-    auc = attention_auc(means[False], means[True]) if means[False] and means[True] else None
-    if auc is not None:
-        console.print(f"The mean attention tells rainy from dry pictures with an AUC of {auc:.3f}")
+    verdict = tell_rain(rain)
+    if verdict is not None:
+        console.print(verdict.sentence)
     flicker = [_flicker(derain, path) for path in video or ()]
     if flicker:
         console.print(_flicker_table(flicker))
     if json_file is not None:
         with atomic_path(json_file) as temporary:
-            document = {"model": Path(model).name, "attention_auc": auc, "results": report, "video": flicker}
+            document = {
+                "model": Path(model).name,
+                "attention_auc": verdict and verdict.auc,
+                "rain_half": verdict and verdict.half,
+                "rain": [asdict(one) for one in rain],
+                "results": report,
+                "video": flicker,
+            }
             temporary.write_text(json.dumps(document, indent=1) + "\n")
 
 
@@ -268,10 +294,11 @@ def _rain_maker(
     return NoiseRain(NoiseRainConfig(weights={regime: 1.0} if regime else {})), {"name": "noise", "regime": regime}
 
 
-def _set_name(folder: Path) -> str:
+def _set_name(folder: Path, split: Path | None) -> str:
     """``Rain100L/test`` of a folder that is called test, ``RainFog`` of one that has a name of its own."""
     parts = folder.resolve().parts
-    return "/".join(parts[-2:] if parts[-1].lower() in ("train", "test", "val", "validation") else parts[-1:])
+    name = "/".join(parts[-2:] if parts[-1].lower() in ("train", "test", "val", "validation") else parts[-1:])
+    return name + (" held out" if split else "")
 
 
 def _cells(summary: Summary, dry: bool) -> list[str]:

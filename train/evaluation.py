@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from derain.errors import DataError
 from derain.images import list_images
 from derain.metrics import PROTOCOLS, Protocol, psnr, ssim
+from derain.rain_intensity import half_between, typical_cell
 from derain.train.data.layouts import find_pairs
 from derain.train.data.pairs import Pair
 from derain.train.data.split import HeldOut
@@ -42,7 +43,8 @@ def held_out_only(pairs: Sequence[Pair], folder: Path, split: Path, layout: str 
 
 @dataclass(frozen=True)
 class Score:
-    """One picture under one protocol; PSNR in dB; ``attention`` is the mean of its map, in [0, 1]."""
+    """One picture under one protocol; PSNR in dB; ``attention`` is the mean of its map, in [0, 1], ``cell`` its typical
+    cell (:func:`derain.rain_intensity.typical_cell`)."""
 
     picture: str
     protocol: Protocol
@@ -51,6 +53,7 @@ class Score:
     input_psnr: float
     input_ssim: float
     attention: float
+    cell: float
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,7 @@ def measure(
                     psnr(rainy, clean, protocol),
                     ssim(rainy, clean, protocol),
                     float(attention.mean()),
+                    typical_cell(attention),
                 )
             )
         if progress is not None:
@@ -122,6 +126,53 @@ def attention_auc(rainy: Sequence[float], dry: Sequence[float]) -> float:
     """The chance that a rainy picture's mean attention is above a dry one's (area under the ROC curve)."""
     above = np.subtract.outer(np.asarray(rainy), np.asarray(dry))
     return float((above > 0).mean() + 0.5 * (above == 0).mean())
+
+
+@dataclass(frozen=True)
+class RainOfSet:
+    """What the attention says of a set's pictures: the means of the maps, and their typical cells."""
+
+    set: str
+    dry: bool
+    attention: list[float]
+    cells: list[float]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How well a model tells rain from dry weather.
+
+    Attributes:
+        auc: see :func:`attention_auc`, by the maps' means.
+        half: scale of the rain intensity, for the model's card; None where too few pictures of one kind were seen.
+        sentence: both, for people.
+    """
+
+    auc: float
+    half: float | None
+    sentence: str
+
+
+def tell_rain(sets: Sequence[RainOfSet]) -> Verdict | None:
+    """What sets of rainy and dry pictures say of a model's attention; None without both kinds."""
+    rainy, dry = ([one for one in sets if one.dry is kind] for kind in (False, True))
+    if not rainy or not dry:
+        return None
+    means, cells = (
+        [[value for one in kind for value in getattr(one, name)] for kind in (rainy, dry)]
+        for name in ("attention", "cells")
+    )
+    auc = attention_auc(*means)
+    sentence = f"The mean attention tells rainy from dry pictures with an AUC of {auc:.3f}"
+    half = half_between(*cells)
+    if half is not None:
+        missed = sum(cell < half / 2 for cell in cells[0])
+        alarmed = sum(cell >= half / 2 for cell in cells[1])
+        sentence += (
+            f". With {half:.4g} as the scale of the rain intensity, a third parts them best: {missed} of {len(cells[0])} "
+            f"rainy pictures are missed, and {alarmed} of {len(cells[1])} dry ones taken for rainy"
+        )
+    return Verdict(auc, half, sentence)
 
 
 def module_derainer(module: Deployable, device: torch.device | None = None) -> Derain:

@@ -52,6 +52,7 @@ class Info(Structure):
         ("minimum", c_int32),
         ("fixed_width", c_int32),
         ("fixed_height", c_int32),
+        ("rain_half", ctypes.c_double),
     ]
 
 

@@ -84,7 +84,8 @@ def inference(
         found: RainMap = look(pixels)[channel or ""][0]
         return found
 
-    gate = RainGate(derain, None if look is None else measure, mode, settings, keep_map=keep_map)
+    half = model.card.rain_half
+    gate = RainGate(derain, None if look is None else measure, mode, settings, keep_map=keep_map, half=half)
     if not steady:
         return gate
     calm = SteadyFilter(steady)

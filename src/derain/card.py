@@ -15,6 +15,7 @@ from typing_extensions import Self
 
 from derain.errors import ModelFileError
 from derain.onnx_metadata import read_metadata
+from derain.rain_intensity import USUAL_HALF
 
 CARD_KEY = "derain.card"
 SCHEMA_VERSION: Final = 1
@@ -227,6 +228,10 @@ class ModelCard(_Part):
     outputs: list[Port] = Field(min_length=1, max_length=4)
     attention: Literal["learned", "removed_rain"] = Field(
         description="learned: the extractor's map; removed_rain: |input - output|, for systems without an extractor"
+    )
+    rain_half: Magnitude = Field(
+        default=USUAL_HALF,
+        description="mean attention of a frame's median cell at which the rain intensity is one half",
     )
     geometry: Geometry
     profile: Profile

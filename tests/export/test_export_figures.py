@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from derain.errors import DataError
-from derain.export.figures import read_figures
+from derain.export.figures import read_figures, read_rain_half
 
 ROW = {
     "set": "Rain100L/test",
@@ -56,3 +56,21 @@ def test_anything_else_is_refused(text: str, tmp_path: Path) -> None:
 def test_figures_out_of_range_are_refused(change: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no report of derain eval"):
         read_figures(report(tmp_path, {**ROW, **change}))
+
+
+def test_the_scale_of_the_rain_intensity_is_that_of_the_last_report_that_has_one(tmp_path: Path) -> None:
+    paths = []
+    for name, extra in (("a", {"rain_half": 0.02}), ("b", {"rain_half": 0.03}), ("c", {}), ("d", {"rain_half": None})):
+        paths.append(tmp_path / f"{name}.json")
+        paths[-1].write_text(json.dumps({"results": [], **extra}))
+    assert read_rain_half(paths) == 0.03
+    assert read_rain_half([]) is None
+    assert read_rain_half(paths[2:]) is None
+
+
+@pytest.mark.parametrize("half", [0, -1, "much", 1e999])
+def test_a_scale_that_is_none_is_refused(half: object, tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps({"results": [], "rain_half": half}))
+    with pytest.raises(DataError, match="no report of derain eval"):
+        read_rain_half([path])

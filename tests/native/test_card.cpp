@@ -52,6 +52,7 @@ void reads_what_python_wrote() {
     CHECK_EQUAL(card.minimum, 2);
     CHECK_EQUAL(card.fixed_width, 64);
     CHECK_EQUAL(card.fixed_height, 0);
+    CHECK_EQUAL(card.rain_half, 0.006);
     CHECK_EQUAL(card.json, kCard);
 }
 
@@ -77,6 +78,9 @@ void refuses_wrong_cards() {
     CHECK(contains(refusal(changed("\"minimum\":2", "\"minimum\":18446744073709551615")), "geometry.minimum"));
     CHECK(contains(refusal(changed("\"minimum\":2", "\"minimum\":2.5")), "geometry.minimum"));
     CHECK(contains(refusal(changed("\"minimum\":2", "\"smallest\":2")), "the field is missing"));
+    for (const char *wrong : {"0", "-0.1", "\"0.01\"", "true", "[]"}) {
+        CHECK(contains(refusal(changed("{", "{\"rain_half\":" + std::string(wrong) + ",")), "rain_half"));
+    }
     CHECK(contains(refusal(changed("\"whole\"", "\"tile\"")), "'tile' part"));
     CHECK(contains(refusal(changed("NHWC", "CHWN")), "'CHWN' is not known"));
     CHECK(contains(refusal(changed("uint8", "int4")), "'int4' is not known"));
@@ -105,6 +109,7 @@ void reads_other_contracts() {
     CHECK_EQUAL(nv12.colour, int32_t{DERAIN_COLOUR_BT709_LIMITED});
     CHECK_EQUAL(nv12.inputs[0].bytes(8, 6) + nv12.inputs[1].bytes(8, 6), size_t{8 * 6 * 3 / 2});
 
+    CHECK_EQUAL(parse("{\"rain_half\":0.03," + std::string(kCard).substr(1)).rain_half, 0.03);
     json = kCard;
     json.replace(json.find("\"whole\""), 7, "\"attention\"");
     const size_t first = json.find("{\"name\":\"derained\""), next = json.find("{\"name\":\"attention\"");

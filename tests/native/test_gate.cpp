@@ -9,15 +9,16 @@ namespace {
 void intensity_is_that_of_the_median_cell() {
     constexpr size_t width = 61, height = 47;  // cells of different sizes
     std::vector<float> map(width * height, 0.0F);
-    CHECK_EQUAL(rain_intensity(map, width, height), 0.0F);
+    CHECK_EQUAL(rain_intensity(map, width, height, 0.006), 0.0F);
     for (float &value : map) value = 0.006F;
-    CHECK(std::abs(rain_intensity(map, width, height) - 0.5F) < 1e-4F);
+    CHECK(std::abs(rain_intensity(map, width, height, 0.006) - 0.5F) < 1e-4F);
+    CHECK(std::abs(rain_intensity(map, width, height, 0.012) - 1.0F / 3) < 1e-4F);
     for (float &value : map) value = 1;
-    CHECK(rain_intensity(map, width, height) > 0.99F);
+    CHECK(rain_intensity(map, width, height, 0.006) > 0.99F);
     // A third of the picture that looks like rain is no rain.
     for (size_t i = 0; i < map.size(); ++i) map[i] = i % width < width / 3 ? 1.0F : 0.0F;
-    CHECK_EQUAL(rain_intensity(map, width, height), 0.0F);
-    CHECK(std::abs(rain_intensity({0.003F, 0.009F}, 2, 1) - 0.5F) < 1e-4F);
+    CHECK_EQUAL(rain_intensity(map, width, height, 0.006), 0.0F);
+    CHECK(std::abs(rain_intensity({0.003F, 0.009F}, 2, 1, 0.006) - 0.5F) < 1e-4F);
 }
 
 void looks_at_every_nth_dry_frame() {

@@ -16,6 +16,7 @@
 static int keeps_its_layout(void) {
     CHECK(sizeof(void *) != 8 || offsetof(derain_options, log_user_data) == 40);
     CHECK(sizeof(void *) != 8 || offsetof(derain_info, fixed_height) == 68);
+    CHECK(sizeof(void *) != 8 || offsetof(derain_info, rain_half) == 72);
     CHECK(sizeof(void *) != 8 || offsetof(derain_frame, timestamp) == 72);
     CHECK(sizeof(void *) != 8 || offsetof(derain_request, user_data) == 48);
     CHECK(sizeof(void *) != 8 || offsetof(derain_statistics, inference_seconds) == 24);

@@ -13,13 +13,15 @@ from clips import REGULAR, frames_of, make_video
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
+from derain.card import read_card
 from derain.cli import app
 from derain.demo import SAMPLE
 from derain.errors import UsageError
 from derain.images import list_images, read_image
 from derain.models import shipped
+from derain.rain_intensity import USUAL_HALF, intensity
 from derain.runtime import launch
-from derain.runtime.gate import GateSettings, RainGate, intensity
+from derain.runtime.gate import GateSettings, RainGate
 from derain.runtime.media.items import Frame
 from derain.runtime.parts import PartModel
 from derain.runtime.pipeline import Derained
@@ -138,16 +140,13 @@ def test_a_clock_that_jumps_back_is_looked_at_again() -> None:
     assert gate.looks == looks + 1
 
 
-def test_intensity() -> None:
-    levels = [intensity(rain_map(level)) for level in (0.0, 0.001, 0.006, 0.02, 1.0)]
-    assert levels[0] == 0
-    assert levels == sorted(levels)
-    assert levels[2] == pytest.approx(0.5)
-    assert levels[-1] <= 1
-    one_corner = np.zeros((60, 60), np.float32)
-    one_corner[:20, :20] = 1
-    assert intensity(one_corner) == 0, "a patch of grass is no rain"
-    assert 0 < intensity(np.full((1, 1), 0.5, np.float32)) < 1
+def test_the_scale_is_that_of_the_model() -> None:
+    """An attention of 0.02 everywhere is rain to the usual scale, and dry weather to a model that marks everything."""
+    for half, dry in ((USUAL_HALF, False), (0.2, True)):
+        gate = RainGate(lambda pixels, attention: (pixels, rain_map(0.02)), half=half)
+        result = gate(Frame(np.zeros((2, 2, 3), np.uint8), 0, seconds=0.0))
+        assert result.gated is dry
+        assert result.intensity == pytest.approx(0.02 / (0.02 + half))
 
 
 def test_settings_that_make_no_sense() -> None:
@@ -167,10 +166,12 @@ def test_real_rain_and_dry_pictures(name: str, shared_data: Path) -> None:
         pytest.skip(f"the attention part of '{name}' does not ship")
     look = PartModel(model.companions["attention"].path, "attention")
     attention = look.port("attention").name
-    found = {
-        kind: np.array([intensity(look(read_image(path))[attention][0]) for path in list_images(shared_data / kind)])
-        for kind in ("real", "clean")
-    }
+    half = read_card(model.path).rain_half
+
+    def level(path: Path) -> float:
+        return intensity(look(read_image(path))[attention][0], half)
+
+    found = {kind: np.array([level(path) for path in list_images(shared_data / kind)]) for kind in ("real", "clean")}
     look.close()
     limit = GateSettings().wet
     assert (found["real"] < limit).mean() < 0.25, "missed rain"

@@ -11,7 +11,9 @@ from typer.testing import CliRunner
 
 from derain.cli import app
 from derain.errors import DataError
+from derain.export.figures import read_rain_half
 from derain.images import list_images, read_image, write_image
+from derain.train import commands
 from derain.train.data.folders import Pair, find_pairs
 from derain.train.evaluation import as_pairs, attention_auc, held_out_only, measure, summarise
 from derain.train.machine import Machine
@@ -102,7 +104,33 @@ def test_eval_of_a_checkpoint_writes_a_table_and_json(
     assert sets[2]["input_psnr"] == 100.0
 
 
-@pytest.mark.parametrize("arguments", [[], ["--data", "missing"], ["--dry", "missing"]])
+def test_eval_finds_the_scale_of_the_rain_intensity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a model whose attention is the brightness: 8 dark dry pictures, 8 brighter rainy ones without ground truth."""
+    for index in range(8):
+        write_image(tmp_path / "dry" / f"{index}.png", np.full((36, 36, 3), index, np.uint8))
+        write_image(tmp_path / "rainy" / f"{index}.png", np.full((36, 36, 3), 28 + index, np.uint8))
+
+    def bright(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return picture, (picture[..., 0] / 255).astype(np.float32)
+
+    monkeypatch.setattr(commands, "_load", lambda model: bright)
+    report = tmp_path / "report.json"
+    sets = ["--dry", str(tmp_path / "dry"), "--rainy", str(tmp_path / "rainy")]
+    result = RUN.invoke(app, ["eval", "model.ckpt", *sets, "--json", str(report)])
+    assert result.exit_code == 0, result.output
+    assert "0 of 8 rainy pictures are missed, and 0 of 8 dry ones taken" in " ".join(result.output.split())
+    document = json.loads(report.read_text())
+    assert document["attention_auc"] == 1
+    assert document["rain_half"] == pytest.approx(2 * np.sqrt(7 / 255 * 28 / 255))
+    assert {one["set"]: one["dry"] for one in document["rain"]} == {"dry": True, "rainy": False}
+    assert document["rain"][1]["cells"][0] == pytest.approx(28 / 255)
+    assert read_rain_half([report]) == document["rain_half"]
+    only = RUN.invoke(app, ["eval", "model.ckpt", "--rainy", str(tmp_path / "rainy"), "--json", str(report)])
+    assert only.exit_code == 0, only.output
+    assert read_rain_half([report]) is None
+
+
+@pytest.mark.parametrize("arguments", [[], ["--data", "missing"], ["--dry", "missing"], ["--rainy", "missing"]])
 def test_eval_says_what_is_wrong(arguments: list[str]) -> None:
     result = RUN.invoke(app, ["eval", "model.ckpt", *arguments])
     assert result.exit_code in (1, 2)

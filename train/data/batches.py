@@ -20,6 +20,7 @@ from derain.errors import DataError
 from derain.train.data.cache import PictureCache
 from derain.train.data.folders import Picker, Pictures
 from derain.train.data.pairs import Pair, Pixels
+from derain.train.data.plain import plain_scene
 from derain.train.data.recombine import rain_layer, recombine
 from derain.train.networks.context import POOL, shrink_pooled
 from derain.train.rain.synthesiser import NoiseRain, NoiseRainConfig
@@ -44,6 +45,13 @@ class BatchConfig(BaseModel):
         ge=0,
         description="share of crops with the rain of one pair on the scene of another; a pair whose rain is more than "
         "added grey streaks is taken as it is",
+    )
+    plain: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="chance that the scene of a dry or recombined crop has nothing in it: a wall, a sky, a covered "
+        "lens; not of synthetic rain, whose fog could not be told from such a scene",
     )
     unpaired_batch: int = Field(
         default=4, ge=1, le=256, description="unpaired crops of each side in a step with a cycle"
@@ -153,9 +161,12 @@ class StepBatches(Dataset[Batch]):
             rainy, clean = self._pick_pair(rng).read(self._read)
             layer = rain_layer(rainy, clean) if kind == "recombined" else None
             if layer is not None:
-                rainy, clean = recombine(layer, self._scene(rng), rng)
+                rainy, clean = recombine(layer, self._plain_or(self._scene(rng), rng), rng)
         else:
-            rainy = clean = _limit_pixels(self._scene(rng), self._config.synthetic_pixels)
+            scene = self._scene(rng)
+            if kind == "dry":
+                scene = self._plain_or(scene, rng)
+            rainy = clean = _limit_pixels(scene, self._config.synthetic_pixels)
         if rng.random() < 0.5:
             rainy, clean = rainy[:, ::-1], clean[:, ::-1]
         if kind == "synthetic":
@@ -176,6 +187,10 @@ class StepBatches(Dataset[Batch]):
         """A clean picture to rain on."""
         scene = self._pick_scene(rng)
         return scene.read_clean(self._read) if isinstance(scene, Pair) else self._read(scene)
+
+    def _plain_or(self, scene: Pixels, rng: np.random.Generator) -> Pixels:
+        """The scene, or now and then a plain one of its size."""
+        return plain_scene(scene, rng) if self._config.plain > 0 and rng.random() < self._config.plain else scene
 
     def _unpaired_crops(self, step: int, stream: int, pick: Picker[Path]) -> Crops:
         crops, thumbs = [], []

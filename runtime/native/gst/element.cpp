@@ -36,6 +36,7 @@ struct _GstDerain {
     derain_model *model;
     derain_model *extractor;  // the attention part of the model, which looks for rain while it is dry; or nullptr
     gint fixed_width, fixed_height, minimum;
+    gdouble rain_half;
     std::vector<float> *rain;
     RainGate *gate;
 };
@@ -175,6 +176,7 @@ gboolean start(GstBaseTransform *base) {
     self->fixed_width = info.fixed_width;
     self->fixed_height = info.fixed_height;
     self->minimum = info.minimum;
+    self->rain_half = info.rain_half;
     return TRUE;
 }
 
@@ -245,7 +247,7 @@ GstFlowReturn transform_frame(GstVideoFilter *filter, GstVideoFrame *input, GstV
         request.rain = self->rain->data();
     }
     const auto is_dry = [&] {
-        const float intensity = rain_intensity(*self->rain, width, height);
+        const float intensity = rain_intensity(*self->rain, width, height, self->rain_half);
         const Locked lock(self);
         return self->gate->is_dry(intensity);
     };

@@ -5,11 +5,11 @@
 #include <cstddef>
 #include <vector>
 
-// How hard it rains, from a rain map: 0 dry, 0.5 an ordinary shower, towards 1 a downpour (derain.runtime.gate). Rain
-// falls everywhere, while what only looks like rain is somewhere: hence the median over a grid of cells.
-inline float rain_intensity(const std::vector<float> &rain, size_t width, size_t height) {
+// How hard it rains, from a rain map: 0 dry, 0.5 an ordinary shower, towards 1 a downpour (derain.rain_intensity). Rain
+// falls everywhere, while what only looks like rain is somewhere: hence the median over a grid of cells. `half` is the
+// median cell's mean at which the intensity is one half: derain_info.rain_half.
+inline float rain_intensity(const std::vector<float> &rain, size_t width, size_t height, double half) {
     constexpr size_t cells = 6;
-    constexpr double half = 0.006;  // the median cell's mean at which the intensity is one half
     const size_t rows = std::min(cells, height), columns = std::min(cells, width);
     std::vector<double> means;
     for (size_t r = 0; r < rows; ++r) {

@@ -10,6 +10,7 @@ constexpr const char *kCardKey = "derain.card";
 constexpr int64_t kSchemaVersion = 1;
 constexpr size_t kMaxCardBytes = 256 * 1024;
 constexpr int64_t kMaxSide = 65536;
+constexpr double kUsualRainHalf = 0.006;  // derain.rain_intensity.USUAL_HALF
 constexpr const char *kExportAgain = "Export the model again with: derain export";
 
 // The position of a text in a list, which is the value of the enumeration.
@@ -124,6 +125,8 @@ Card parse_card(const std::string &json, const std::string &origin) {
     card.precision = document["precision"]["kind"].one_of({"float32", "float16", "float8", "int8"});
     read_graph(document, card, origin);
     read_sizes(document, card);
+    const JsonField half = document.optional("rain_half");
+    card.rain_half = half.is_null() ? kUsualRainHalf : half.positive();
     return card;
 }
 

@@ -43,6 +43,7 @@ struct Card {
     int minimum;     // smallest side in pixels
     Profile profile;
     int fixed_height, fixed_width;  // 0: any
+    double rain_half;               // the median cell of a rain map at which the rain intensity is one half
 
     bool takes_nv12() const { return inputs.size() == 2; }
     bool gives_pictures() const { return outputs.size() == 2; }

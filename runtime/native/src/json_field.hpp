@@ -5,6 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include <cmath>
 #include <initializer_list>
 #include <string>
 
@@ -75,6 +76,12 @@ class JsonField {
             reject("it is no integer from " + std::to_string(least) + " to " + std::to_string(most));
         }
         return value_.get<int64_t>();
+    }
+
+    double positive() const {
+        const double found = value_.is_number() ? value_.get<double>() : 0;
+        if (!(found > 0) || !std::isfinite(found)) reject("it is no finite number above 0");
+        return found;
     }
 
     bool truth() const {
