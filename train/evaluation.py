@@ -169,8 +169,8 @@ def tell_rain(sets: Sequence[RainOfSet]) -> Verdict | None:
         missed = sum(cell < half / 2 for cell in cells[0])
         alarmed = sum(cell >= half / 2 for cell in cells[1])
         sentence += (
-            f". With {half:.4g} as the scale of the rain intensity, a third parts them best: {missed} of {len(cells[0])} "
-            f"rainy pictures are missed, and {alarmed} of {len(cells[1])} dry ones taken for rainy"
+            f". With {half:.4g} as the scale of the rain intensity, a third parts them best: {missed} of "
+            f"{len(cells[0])} rainy pictures are missed, and {alarmed} of {len(cells[1])} dry ones taken for rainy"
         )
     return Verdict(auc, half, sentence)
 
