@@ -14,7 +14,7 @@ from torch import Tensor
 
 from derain import __version__
 from derain.errors import ExportError, MissingDependencyError
-from derain.export.fold import repeated_weights, share_weights
+from derain.export.fold import constant_maps, repeated_weights, share_weights
 from derain.export.graph import CameraGraph
 from derain.export.matrix import rewrite_products
 from derain.export.operators import check_operators
@@ -55,6 +55,7 @@ def trace(graph: CameraGraph, size: Shape | None = None) -> onnx.ModelProto:
     rewrite_products(model, CONTEXT_SCOPE)
     complete_names(model)
     share_weights(model)
+    constant_maps(model)
     model.producer_name, model.producer_version = "derain", __version__
     model.graph.name = f"{graph.network.spec.system}-{graph.network.spec.variant}-{graph.part}"
     check(model, graph)

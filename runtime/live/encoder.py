@@ -11,7 +11,7 @@ import numpy as np
 
 from derain.errors import MediaError, UsageError
 from derain.runtime.live.addresses import without_password
-from derain.runtime.media.codecs import Codec, add_encoder, require_crf
+from derain.runtime.media.codecs import Codec, add_encoder, require_crf, usual_scheduling
 from derain.runtime.media.colour import Colour
 from derain.runtime.media.items import Picture
 from derain.runtime.media.video_writer import require_video_suffix
@@ -112,7 +112,8 @@ class Encoder:
             stream.codec_context.max_b_frames = 0
             self._colour = Colour.of_size(stream.width, stream.height)
             self._colour.tag(stream.codec_context)
-            container.start_encoding()
+            with usual_scheduling():
+                container.start_encoding()
         except BaseException:
             with suppress(av.error.FFmpegError, OSError):
                 container.close()

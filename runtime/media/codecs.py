@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from derain.errors import MediaError, UsageError
@@ -39,6 +42,8 @@ def add_encoder(container: Any, codec: Codec, rate: Any, crf: int, **more: str) 
 
     Raises:
         MediaError: this FFmpeg was built without the encoder.
+
+    The encoder itself is opened later: within :func:`usual_scheduling`.
     """
     import av
 
@@ -52,3 +57,33 @@ def add_encoder(container: Any, codec: Codec, rate: Any, crf: int, **more: str) 
     if codec == "h265" and container.format.name in ("mp4", "mov"):
         stream.codec_context.codec_tag = "hvc1"  # the form of H.265 in MP4 that Apple's players show
     return stream
+
+
+@contextmanager
+def usual_scheduling() -> Iterator[None]:
+    """Open an encoder here, and what it does to the scheduling of threads is undone.
+
+    SVT-AV1, when root runs it (as in most containers), gives the calling thread and all of its own real-time priority:
+    on a small machine decoding and inference then starve, for as long as the process lives.
+    """
+    if not hasattr(os, "sched_setscheduler"):  # not Linux: nothing of this happens there
+        yield
+        return
+    before = _policies()
+    usual, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        for thread, policy in _policies().items():
+            if policy != before.get(thread, usual):
+                with suppress(ProcessLookupError):  # it has just ended
+                    os.sched_setscheduler(thread, before.get(thread, usual), parameters)
+
+
+def _policies() -> dict[int, int]:
+    """The scheduling policy of each thread of this process."""
+    found = {}
+    for thread in (int(task.name) for task in Path("/proc/self/task").iterdir()):
+        with suppress(ProcessLookupError):
+            found[thread] = os.sched_getscheduler(thread)
+    return found

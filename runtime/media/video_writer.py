@@ -12,7 +12,7 @@ import numpy as np
 
 from derain.errors import MediaError, UsageError
 from derain.files import atomic_path
-from derain.runtime.media.codecs import Codec, add_encoder, require_crf
+from derain.runtime.media.codecs import Codec, add_encoder, require_crf, usual_scheduling
 from derain.runtime.media.items import Frame, Passenger, Picture
 from derain.runtime.media.video_reader import VideoInfo
 
@@ -86,6 +86,11 @@ class VideoWriter:
             self._carried = self._add_carried() if self._sound else {}
             own = {key: value for key, value in self.info.metadata.items() if key not in _OWN_METADATA}
             self._container.metadata.update(own)
+            try:
+                with usual_scheduling():
+                    self._container.start_encoding()
+            except av.error.FFmpegError as error:
+                raise self._failed(error) from error
             self._stack = stack.pop_all()
         return self
 

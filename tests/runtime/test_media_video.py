@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from clips import REGULAR, TIME_BASE, VARIABLE, frames_of, make_video, matrix_of, sound_of, times_of
 
 from derain.errors import MediaError, UsageError
+from derain.runtime.live.encoder import Encoder
 from derain.runtime.media.codecs import Codec
 from derain.runtime.media.items import Frame, Passenger
 from derain.runtime.media.video_reader import VideoInfo, VideoReader
@@ -66,6 +68,26 @@ def test_other_codecs_keep_times_sound_and_pictures(tmp_path: Path, codec: Codec
         assert np.abs(before.astype(int) - after).mean() < 4
     with pytest.raises(UsageError, match="crf is 64"):
         copy(source, tmp_path / "none.mp4", codec="av1", crf=64)
+
+
+def policies() -> set[int]:
+    return {os.sched_getscheduler(int(task.name)) for task in Path("/proc/self/task").iterdir()}
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="it is root that SVT-AV1 may do this for")
+def test_av1_does_not_make_threads_real_time(tmp_path: Path) -> None:
+    assert policies() == {os.SCHED_OTHER}
+    source = make_video(tmp_path / "in.mp4", REGULAR[:4], size=(128, 96))
+    with VideoReader(source) as reader:
+        frames = [item for item in reader if isinstance(item, Frame)]
+        with VideoWriter(tmp_path / "out.mp4", reader.info, codec="av1") as writer:
+            for frame in frames:
+                writer.write(frame.pixels, frame)
+                assert policies() == {os.SCHED_OTHER}
+    live = Encoder(tmp_path / "live.mkv", "av1")
+    live.write(frames[0].pixels, 0.0)
+    assert policies() == {os.SCHED_OTHER}
+    live.close()
 
 
 def test_av1_is_quiet(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
