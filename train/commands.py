@@ -167,10 +167,8 @@ def evaluate(
     from rich.progress import Progress
     from rich.table import Table
 
-    from derain.images import read_image
-    from derain.rain_intensity import typical_cell
     from derain.train.data.overlap import refuse_overlap
-    from derain.train.evaluation import RainOfSet, as_pairs, held_out_only, measure, summarise, tell_rain
+    from derain.train.evaluation import RainOfSet, as_pairs, held_out_only, look_at_rain, measure, summarise, tell_rain
 
     sets = [(path, as_pairs(path, layout=layout)) for path in data or ()]
     sets += [(path, as_pairs(path, dry=True)) for path in dry or ()]
@@ -205,13 +203,9 @@ def evaluate(
                 pictures = [asdict(score) for score in chosen]
                 report.append({"set": name, "dry": is_dry, **asdict(summary), "pictures": pictures})
             rain.append(RainOfSet(name, is_dry, [s.attention for s in chosen], [s.cell for s in chosen]))
-        for path, pictures in showers:
-            maps = []
-            for picture in pictures:
-                maps.append(derain(read_image(picture.rainy))[1])
-                progress.advance(task)
-            means, cells = [float(found.mean()) for found in maps], [typical_cell(found) for found in maps]
-            rain.append(RainOfSet(_set_name(path, split), False, means, cells))
+        for path, photographs in showers:
+            seen = look_at_rain(derain, [one.rainy for one in photographs], lambda: progress.advance(task))
+            rain.append(RainOfSet(_set_name(path, split), False, *seen))
     console = Console()
     if sets:
         console.print(table)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from derain.errors import DataError
-from derain.images import list_images
+from derain.images import list_images, read_image
 from derain.metrics import PROTOCOLS, Protocol, psnr, ssim
 from derain.rain_intensity import half_between, typical_cell
 from derain.train.data.layouts import find_pairs
@@ -106,6 +106,20 @@ def measure(
         if progress is not None:
             progress()
     return scores
+
+
+def look_at_rain(
+    derain: Derain, pictures: Sequence[Path], progress: Callable[[], None] | None = None
+) -> tuple[list[float], list[float]]:
+    """Means and typical cells of the attention on pictures without ground truth; ``progress`` after each."""
+    means, cells = [], []
+    for picture in pictures:
+        attention = derain(read_image(picture))[1]
+        means.append(float(attention.mean()))
+        cells.append(typical_cell(attention))
+        if progress is not None:
+            progress()
+    return means, cells
 
 
 def summarise(scores: Sequence[Score]) -> list[Summary]:
