@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from derain.card import TrainedRanges
+from derain.documents import first_problem
 from derain.errors import CheckpointError, ModelFileError
 from derain.train.checkpoint import CheckpointInfo
 from derain.train.deployable import Deployable
@@ -70,7 +71,7 @@ def restore_quantization(network: Deployable, info: CheckpointInfo) -> None:
         ranges = TrainedRanges.model_validate(info.quantization)
     except ValidationError as error:
         raise CheckpointError(
-            f"The ranges in the checkpoint '{info.name}' are not valid: {error.errors()[0]['msg']}"
+            f"The ranges in the checkpoint '{info.name}' are not valid at {first_problem(error)}"
         ) from error
     fake_quantize(network, ranges)
 

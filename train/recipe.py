@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from typing_extensions import Self
 
+from derain.documents import first_problem
 from derain.errors import DataError, UsageError
 from derain.files import check_size
 from derain.train.data.batches import BatchConfig
@@ -96,9 +97,7 @@ class Recipe(BaseModel):
 
 
 def _invalid(where: str, error: ValidationError) -> UsageError:
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"]) or "the document"
-    return UsageError(f"In {where}: {key}: {first['msg']}", fix="See docs/training.md for what a recipe may hold")
+    return UsageError(f"In {where}: {first_problem(error)}", fix="See docs/training.md for what a recipe may hold")
 
 
 def parse_recipe(text: str, origin: str) -> Recipe:

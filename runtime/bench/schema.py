@@ -5,20 +5,21 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import Self
 
 from derain.card import Quality
+from derain.documents import parse_document
 from derain.errors import DataError
 from derain.files import atomic_path, check_size
 
 SCHEMA_VERSION: Final = 1
 MAX_FILE_BYTES = 64 << 20
 _MOST_SAMPLES = 1_000_000
+_MAKE_AGAIN = "Make one with: derain bench --json"
 
 Text = Annotated[str, Field(max_length=4000)]
 Milliseconds = Annotated[float, Field(ge=0)]
@@ -249,21 +250,7 @@ def read_result(path: Path) -> BenchResult:
     """
     check_size(path, MAX_FILE_BYTES, DataError)
     try:
-        document: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"'{path}' is not JSON ({error})", expected="a file of derain bench --json") from error
-    version = document.get("schema_version") if isinstance(document, dict) else None
-    if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise DataError(
-            f"'{path}' has schema version {version}",
-            expected=f"{SCHEMA_VERSION} or older",
-            fix="The file was made by a newer derain: update with pip install --upgrade derain",
-        )
-    try:
-        return BenchResult.model_validate(document)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the document"
-        raise DataError(
-            f"'{path}' is no result of derain bench: {where}: {first['msg']}", fix="Make one with: derain bench --json"
-        ) from error
+        text = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"'{path}' cannot be read ({error})", expected="a file of derain bench --json") from error
+    return parse_document(text, BenchResult, f"The result '{path}'", DataError, _MAKE_AGAIN, SCHEMA_VERSION)

@@ -7,14 +7,14 @@ An engine file is the plain plan, as trtexec, Triton and the C++ runtime read it
 from __future__ import annotations
 
 import hashlib
-import json
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from derain.card import CARD_KEY, MAX_CARD_BYTES, ModelCard, parse_card, read_card
+from derain.documents import parse_document
 from derain.errors import ModelFileError
 from derain.files import atomic_path, check_size, file_sha256
 from derain.models import shipped
@@ -161,24 +161,10 @@ def read_record(engine: Path) -> EngineRecord:
         )
     check_size(path, _MAX_RECORD_BYTES, ModelFileError)
     try:
-        document: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError, OSError) as error:
+        text = path.read_bytes()
+    except OSError as error:
         raise ModelFileError(f"The record '{path}' cannot be read ({error})", fix=_BUILD_AGAIN) from error
-    version = document.get("schema_version") if isinstance(document, dict) else None
-    if isinstance(version, int) and version > 1:
-        raise ModelFileError(
-            f"The record '{path}' has schema version {version}",
-            expected="1",
-            fix="It was made by a newer derain: update derain, or build the engine again",
-        )
-    try:
-        return EngineRecord.model_validate(document)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the document"
-        raise ModelFileError(
-            f"The record '{path}' is not valid at {where}: {first['msg']}", fix=_BUILD_AGAIN
-        ) from error
+    return parse_document(text, EngineRecord, f"The record '{path}'", ModelFileError, _BUILD_AGAIN)
 
 
 def read_plan(engine: Path, record: EngineRecord) -> bytes:

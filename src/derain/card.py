@@ -6,13 +6,13 @@ file name or a key name: it reads the card. A card comes from outside, so its si
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import Self
 
+from derain.documents import parse_document
 from derain.errors import ModelFileError
 from derain.onnx_metadata import read_metadata
 from derain.rain_intensity import USUAL_HALF
@@ -267,28 +267,8 @@ def parse_card(text: str, origin: str) -> ModelCard:
         raise ModelFileError(
             f"The model card in '{origin}' has {len(text)} characters", expected=f"at most {MAX_CARD_BYTES}"
         )
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ModelFileError(
-            f"The model card in '{origin}' is not JSON ({error})", fix="Export the model again with: derain export"
-        ) from error
-    version = document.get("schema_version") if isinstance(document, dict) else None
-    if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise ModelFileError(
-            f"The model card in '{origin}' has schema version {version}",
-            expected=f"{SCHEMA_VERSION} or older",
-            fix="The file was made by a newer derain: update with pip install --upgrade derain",
-        )
-    try:
-        return ModelCard.model_validate(document)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the document"
-        raise ModelFileError(
-            f"The model card in '{origin}' is not valid at {where}: {first['msg']}",
-            fix="Export the model again with: derain export",
-        ) from error
+    title, fix = f"The model card in '{origin}'", "Export the model again with: derain export"
+    return parse_document(text, ModelCard, title, ModelFileError, fix, SCHEMA_VERSION)
 
 
 def read_card(path: str | Path) -> ModelCard:

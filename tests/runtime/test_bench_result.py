@@ -113,10 +113,10 @@ def test_a_result_survives_the_file(write: Callable[[str, BenchResult], Path]) -
         ("", "is empty"),
         ("{", "is not JSON"),
         ("[" * 100_000, "is not JSON"),
-        ("[]", "no result of derain bench"),
-        ("{}", "no result of derain bench: source"),
+        ("[]", "not valid at the document: .*derain bench --json"),
+        ("{}", "not valid at source"),
         ('{"schema_version": 2}', "schema version 2"),
-        ('{"source": "derain", "extra": 1}', "no result"),
+        ('{"source": "derain", "extra": 1}', "not valid at"),
     ],
 )
 def test_files_that_are_none(tmp_path: Path, content: str, text: str) -> None:

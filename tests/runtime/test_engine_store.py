@@ -177,7 +177,7 @@ DAMAGES = {
     damage_foreign: "another checksum",
     damage_empty: "is empty",
     damage_no_record: "no record beside it",
-    damage_record_cut: "cannot be read",
+    damage_record_cut: "is not JSON",
     damage_record_field: "not valid at plan_sha256",
     damage_record_newer: "schema version 2",
 }
