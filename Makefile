@@ -67,7 +67,7 @@ test: lint native
 	$(BIN)/python -m pytest
 
 test-full: lint native
-	$(BIN)/python -m pytest --no-header -m "full or not full" --durations=20 | sed "s|$(CURDIR)|.|g" | tee docs/test-full.txt.new
+	$(BIN)/python -m pytest --no-header -m "full or not full" --timeout=7200 --durations=20 | sed "s|$(CURDIR)|.|g" | tee docs/test-full.txt.new
 	mv docs/test-full.txt.new docs/test-full.txt
 
 lint: $(VENV)/.dev
