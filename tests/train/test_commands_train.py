@@ -51,7 +51,7 @@ def test_what_a_worker_finds_is_one_line_and_leaves_no_folder(
     code, output = run(tmp_path, recipe, "--clean", tmp_path / "small", "--workers", workers)
     assert code == 1
     assert output.startswith("Error: ")
-    assert "24x24. Expected at least 32x32" in output
+    assert "a.png' is 24x24. Expected training pictures of at least 32x32" in output
     assert not (tmp_path / "run").exists()
 
 

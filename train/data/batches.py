@@ -100,7 +100,7 @@ class StepBatches(Dataset[Batch]):
         self._steps = steps
         self._needs = needs
         self._accumulate = accumulate
-        self._read = PictureCache(config.cache_mib << 20)
+        self._cache = PictureCache(config.cache_mib << 20)
         self._pick_pair = Picker(pictures.pairs, pictures.weights.get("pairs", ()))
         self._pick_rainy = Picker(pictures.rainy, pictures.weights.get("rainy", ()))
         self._pick_clean = Picker(pictures.clean, pictures.weights.get("clean", ()))
@@ -183,6 +183,12 @@ class StepBatches(Dataset[Batch]):
             labels,
         )
 
+    def _read(self, path: Path) -> Pixels:
+        """A picture from which a crop can be cut."""
+        picture = self._cache(path)
+        _require_room(picture, self._config.crop, f"'{path}'")
+        return picture
+
     def _scene(self, rng: np.random.Generator) -> Pixels:
         """A clean picture to rain on."""
         scene = self._pick_scene(rng)
@@ -246,14 +252,19 @@ def _limit_pixels(picture: Pixels, limit: int) -> Pixels:
     return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
-def _place(picture: Pixels, crop: int, rng: np.random.Generator) -> tuple[slice, slice]:
+def _require_room(picture: Pixels, crop: int, name: str) -> None:
     height, width = picture.shape[:2]
     if height < crop or width < crop:
         raise DataError(
-            f"A training picture is {width}x{height}",
-            expected=f"at least {crop}x{crop}",
+            f"{name} is {width}x{height}",
+            expected=f"training pictures of at least {crop}x{crop}",
             fix="Take small pictures out, or set a smaller [data] crop in the recipe",
         )
+
+
+def _place(picture: Pixels, crop: int, rng: np.random.Generator) -> tuple[slice, slice]:
+    _require_room(picture, crop, "A training picture, halved or scaled down,")
+    height, width = picture.shape[:2]
     y, x = int(rng.integers(height - crop + 1)), int(rng.integers(width - crop + 1))
     return slice(y, y + crop), slice(x, x + crop)
 
