@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 Shape = tuple[int, int, int]
 """(batch, height, width) of a frame."""
+_MOST_PASSES = 8  # a pass that removes nothing is the last one anyhow
 
 
 def fold(model: onnx.ModelProto, inputs: Sequence[Port], size: Shape | None) -> onnx.ModelProto:
@@ -38,7 +39,9 @@ def fold(model: onnx.ModelProto, inputs: Sequence[Port], size: Shape | None) -> 
     folded: onnx.ModelProto | None = onnxslim.slim(copy, input_shapes=shapes) if shapes else onnxslim.slim(copy)
     # A shape that one pass makes a constant is computed with only by the next.
     nodes = 0
-    while shapes and folded is not None and len(folded.graph.node) != nodes:
+    for _ in range(_MOST_PASSES if shapes else 0):
+        if folded is None or len(folded.graph.node) == nodes:
+            break
         nodes = len(folded.graph.node)
         folded = onnxslim.slim(folded)
     if folded is None or _signature(folded) != _signature(model):
