@@ -2,7 +2,8 @@
 #
 #   make demo [INPUT=my.mp4]   derain a clip that the demo makes itself, or yours; needs neither torch nor a compiler
 #   make test                  style, types, quick tests, the C++ build and its tests (under 20 minutes on 2 cores)
-#   make test-full             all tests; the result is kept in docs/test-full.txt
+#   make test-full [PARTS=...]  the long tests (matrices, sanitizers, soaks, browsers), by folder of tests/; the last
+#                              result of each is kept in docs/test-full. Some hours: one folder at a time, PARTS=native
 #   make lint                  style and types only
 #   make native                build libderain into build/native and run its tests
 #   make bench [MINUTES=15]    measure this machine for docs/benchmarks/README.md; leave it alone meanwhile. What was
@@ -26,6 +27,7 @@ FRAMES ?= 200
 MINUTES ?= 15
 AGAIN ?=
 PRENET ?=
+PARTS ?= calibration export native runtime train
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 BIN := $(VENV)/bin
@@ -66,9 +68,17 @@ demo: $(VENV)/.demo
 test: lint native
 	$(BIN)/python -m pytest
 
+# One result for each folder, with what it is of: a run of hours is interrupted and taken up by PARTS. Failures are kept
+# as well, and the others go on.
 test-full: lint native
-	$(BIN)/python -m pytest --no-header -m "full or not full" --timeout=7200 --durations=20 | sed "s|$(CURDIR)|.|g" | tee docs/test-full.txt.new
-	mv docs/test-full.txt.new docs/test-full.txt
+	@mkdir -p docs/test-full build; failed=(); for part in $(PARTS); do \
+	  { echo "$$(git describe --always --dirty 2>/dev/null || echo no commit), $$(date -u +%F), $$($(BIN)/python -V), $$(nproc) CPUs:" \
+	      "make test-full PARTS=$$part"; \
+	    $(BIN)/python -m pytest --no-header -m full --timeout=7200 --durations=10 tests/$$part; \
+	  } | sed "s|$(CURDIR)|.|g" | tee build/test-full.txt || failed+=("$$part"); \
+	  mv build/test-full.txt docs/test-full/$$part.txt; \
+	done; \
+	(( $${#failed[@]} == 0 )) || { echo "failed: $${failed[*]}"; exit 1; }
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
