@@ -10,7 +10,7 @@ from types import ModuleType
 
 from derain.errors import BackendError
 from derain.runtime.backends.base import register
-from derain.runtime.backends.openvino_cpu import OpenVinoCpu
+from derain.runtime.backends.openvino_cpu import OpenVinoCpu, shared_core
 
 _KINDS = ("float32", "float16")
 
@@ -32,7 +32,7 @@ class OpenVinoBfloat16(OpenVinoCpu):
     @classmethod
     def import_package(cls) -> ModuleType:
         package = super().import_package()
-        if "BF16" not in package.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        if "BF16" not in shared_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise BackendError(
                 f"The backend '{cls.name}' needs a CPU with bfloat16 units (AMX or AVX-512 BF16)",
                 fix="Use the backend openvino, which computes in float32",

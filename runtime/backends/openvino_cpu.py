@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections import deque
 from typing import Any, ClassVar, TypeAlias
@@ -22,6 +23,19 @@ _TOLERANCE = 1e-3  # of values in [0, 1], and of the share of levels that may di
 Shapes: TypeAlias = tuple[tuple[int, ...], ...]
 Requests: TypeAlias = deque[Any]
 """Of one compiled graph, one for each lane; a thread takes one, runs it, and puts it back."""
+
+
+@functools.cache
+def shared_core() -> Any:
+    """The one ``openvino.Core`` of this process, which lives as long as the process.
+
+    On CPUs with AMX the CPU plugin gives the thread that loads it a stack of its own for signals, and unmaps it when
+    the last core goes (OpenVINO 2026.4). Where another thread lets that core go, the first one is left without: its
+    next signal, Ctrl-C or the end of a child process, is a segmentation fault.
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 @register
@@ -59,7 +73,7 @@ class OpenVinoCpu(Backend):
             "CPU_DENORMALS_OPTIMIZATION": "YES",
         }
         try:
-            self._core = openvino.Core()
+            self._core = shared_core()
             self._model = self._core.read_model(str(self.path))
             streamline(self._model, openvino.opset13)
             compiled = self._core.compile_model(self._model, "CPU", self._settings)

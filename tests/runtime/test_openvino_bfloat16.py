@@ -66,7 +66,7 @@ def test_other_cpus_and_models_are_refused(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(BackendError, match="computes in int8"):
         OpenVinoBfloat16(path, card, 1).open()
     core = SimpleNamespace(get_property=lambda device, name: ["FP32", "INT8"])
-    monkeypatch.setattr(openvino, "Core", lambda: core)
+    monkeypatch.setattr(openvino_bfloat16, "shared_core", lambda: core)
     with pytest.raises(BackendError, match=r"bfloat16 units .*backend openvino"):
         choose("openvino-bf16", card_of())
     assert "bfloat16 units" in str(OpenVinoBfloat16.unavailable())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
 import subprocess
@@ -14,6 +15,8 @@ import pytest
 from clips import make_video, sound_of, times_of
 from standin import save_model
 
+from derain.errors import BackendError
+from derain.runtime.backends import native_library
 from derain.runtime.interrupt import stop_on_signals
 
 FRAMES = 300
@@ -100,3 +103,30 @@ def test_other_threads_leave_signals_alone() -> None:
     thread.start()
     thread.join()
     assert seen == [before]
+
+
+_CLOSED_BY_ANOTHER_THREAD = """
+import os, signal, sys, threading
+import numpy as np
+import derain
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+model = derain.load(sys.argv[1], sys.argv[2], threads=1)
+model(np.zeros((36, 52, 3), np.uint8))
+closing = threading.Thread(target=model.close)
+closing.start()
+closing.join()
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
+
+@pytest.mark.parametrize("backend", ["openvino", "native"])
+def test_a_signal_after_another_thread_closed_the_model(folder: Path, backend: str) -> None:
+    """OpenVINO's CPU plugin unmaps the first thread's stack for signals when its last core goes."""
+    if backend == "native" and os.environ.get("CI") != "true":
+        try:
+            native_library.library_path()
+        except BackendError as error:
+            pytest.skip(str(error))
+    command = [sys.executable, "-c", _CLOSED_BY_ANOTHER_THREAD, str(folder / "standin.onnx"), backend]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr

@@ -123,7 +123,8 @@ typedef struct derain_info {
     int32_t minimum;      /* smallest width and height, pixels */
     int32_t fixed_width;  /* the only width it takes; 0: any */
     int32_t fixed_height; /* the only height it takes; 0: any */
-    double rain_half;     /* mean of a rain map in an ordinary shower (of the median of its 6x6 cells); rain begins at half of it */
+    double rain_half; /* mean of a rain map in an ordinary shower (of the median of its 6x6 cells); rain begins at half
+                         of it */
 } derain_info;
 
 /* Thread safe, both. */

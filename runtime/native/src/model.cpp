@@ -105,7 +105,7 @@ Model::~Model() {
 derain_info Model::info() const {
     return {sizeof(derain_info), card_.name.c_str(), card_.system.c_str(), card_.precision.c_str(),
             kind_.name,          device_.c_str(),    card_.json.c_str(),   threads_,
-            card_.minimum,       card_.fixed_width,  card_.fixed_height,  card_.rain_half};
+            card_.minimum,       card_.fixed_width,  card_.fixed_height,   card_.rain_half};
 }
 
 derain_statistics Model::statistics() const {

@@ -200,20 +200,29 @@ class OpenVinoLane : public Lane {
     int in_a_row_ = 0;
 };
 
+// The one core of this process, never destroyed. On CPUs with AMX the CPU plugin gives the thread that loads it a stack
+// of its own for signals and unmaps it when the last core goes (OpenVINO 2026.4): where another thread closes the
+// model, the next signal to the first one would be a segmentation fault.
+ov::Core &shared_core() {
+    static ov::Core *const core = new ov::Core;
+    return *core;
+}
+
 class OpenVinoBackend : public Backend {
   public:
     OpenVinoBackend(const Card &card, const OpenOptions &options) : path_(options.path) {
-        const auto compile = [this, threads = options.threads](const std::shared_ptr<ov::Model> &model) {
-            return core_.compile_model(model, "CPU", ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY),
-                                       ov::inference_num_threads(threads),
-                                       // CPUs with bfloat16 units would silently compute in it; the quality on the card
-                                       // was measured in float32.
-                                       ov::hint::inference_precision(ov::element::f32),
-                                       // Dark frames produce denormal numbers, which cost 100 times a normal one.
-                                       ov::intel_cpu::denormals_optimization(true));
+        const auto compile = [threads = options.threads](const std::shared_ptr<ov::Model> &model) {
+            return shared_core().compile_model(
+                model, "CPU", ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY),
+                ov::inference_num_threads(threads),
+                // CPUs with bfloat16 units would silently compute in it; the quality on the card
+                // was measured in float32.
+                ov::hint::inference_precision(ov::element::f32),
+                // Dark frames produce denormal numbers, which cost 100 times a normal one.
+                ov::intel_cpu::denormals_optimization(true));
         };
         try {
-            const std::shared_ptr<ov::Model> model = core_.read_model(path_);
+            const std::shared_ptr<ov::Model> model = shared_core().read_model(path_);
             streamline(*model);
             lane_ = std::make_unique<OpenVinoLane>(model, compile, card, path_);
         } catch (const ov::Exception &error) {
@@ -238,7 +247,6 @@ class OpenVinoBackend : public Backend {
 
   private:
     std::string path_;
-    ov::Core core_;
     std::unique_ptr<Lane> lane_;
 };
 
