@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from derain.train.networks.blocks import conv3, init_he, local_discrepancy
+from derain.train.networks.blocks import RectifiedBlock, conv3, init_he, local_discrepancy
 
 TOKEN_SIDE = 8
 _TOKEN_POOL = 4
@@ -115,18 +115,6 @@ class GlobalLocalAttention(nn.Module):
         return out
 
 
-class _Block(nn.Module):
-    """``ReLU(x + ReLU(C3(ReLU(C3 x))))``."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.first = conv3(width, width)
-        self.second = conv3(width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(x + F.relu(self.second(F.relu(self.first(x)))))
-
-
 class Arfe(nn.Module):
     """Rainy pictures to the rain-fog map F. Six rounds of one set of weights, each shown the last one's map."""
 
@@ -136,7 +124,7 @@ class Arfe(nn.Module):
         self.iterations = config.iterations
         self.first = conv3(4, width)
         self.gates = conv3(2 * width, 4 * width)
-        self.blocks = nn.Sequential(*(_Block(width) for _ in range(config.blocks)))
+        self.blocks = nn.Sequential(*(RectifiedBlock(width) for _ in range(config.blocks)))
         if config.attn == "none":
             self.attention: nn.Module = nn.Identity()
         else:

@@ -62,6 +62,18 @@ class MinimalGatedStage(nn.Module):
         return h + gate * (F.relu(self.candidate(h + h0)) - h)
 
 
+class RectifiedBlock(nn.Module):
+    """The residual block of the published extractors: ``ReLU(x + ReLU(C3(ReLU(C3 x))))``."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = conv3(width, width)
+        self.second = conv3(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + F.relu(self.second(F.relu(self.first(x)))))
+
+
 def local_discrepancy(h: Tensor) -> Tensor:
     """``h - avg5x5(h)``: what differs from its neighbourhood, the simplest statement of JCA's local discrepancy."""
     return h - F.avg_pool2d(h, 5, stride=1, padding=2, count_include_pad=False)

@@ -13,23 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from derain.train.networks.blocks import MinimalGatedStage, conv3, init_he, widen
+from derain.train.networks.blocks import MinimalGatedStage, RectifiedBlock, conv3, init_he, widen
 
 GRID = 4
 _STEM_KERNEL = 12
 _FIRST_MASK = 0.5
-
-
-class _Block(nn.Module):
-    """``ReLU(x + ReLU(C3(ReLU(C3 x))))``."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.first = conv3(width, width)
-        self.second = conv3(width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(x + F.relu(self.second(F.relu(self.first(x)))))
 
 
 class Uarse(nn.Module):
@@ -43,7 +31,7 @@ class Uarse(nn.Module):
         self.iterations = iterations
         self.first = conv3(4, width)
         self.gates = conv3(2 * width, 4 * width)
-        self.blocks = nn.Sequential(*(_Block(width) for _ in range(blocks)))
+        self.blocks = nn.Sequential(*(RectifiedBlock(width) for _ in range(blocks)))
         self.head = conv3(width, 1)
         # Radius of a round: the two convolutions before the blocks, two in each block, the head.
         self.receptive_field = 1 + 2 * iterations * (3 + 2 * blocks)
