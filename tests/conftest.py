@@ -49,14 +49,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """State what this run left out: the full tests, and under CI also every test that lacked data."""
-    deselected = len(terminalreporter.stats.get("deselected", []))
+    deselected = terminalreporter.stats.get("deselected", [])
+    long = sum(item.get_closest_marker("full") is not None for item in deselected)
     skipped = terminalreporter.stats.get("skipped", [])
     no_data = [report.nodeid for report in skipped if _NO_DATA in str(report.longrepr)]
-    if not deselected and not skipped:
+    if not long and not skipped:
         return
     terminalreporter.section("left out of this run")
-    if deselected:
-        terminalreporter.write_line(f"{deselected} long tests (marker 'full'): they run in `make test-full`")
+    if long:
+        terminalreporter.write_line(f"{long} long tests (marker 'full'): they run in `make test-full`")
     if no_data:
         terminalreporter.write_line(f"{len(no_data)} tests for lack of data ($DERAIN_DATA or ../shared/data)")
         if os.environ.get("CI") == "true":
