@@ -196,7 +196,9 @@ class StepBatches(Dataset[Batch]):
 
     def _plain_or(self, scene: Pixels, rng: np.random.Generator) -> Pixels:
         """The scene, or now and then a plain one of its size."""
-        return plain_scene(scene, rng) if self._config.plain > 0 and rng.random() < self._config.plain else scene
+        if self._config.plain > 0 and rng.random() < self._config.plain:
+            return plain_scene(*scene.shape[:2], rng)
+        return scene
 
     def _unpaired_crops(self, step: int, stream: int, pick: Picker[Path]) -> Crops:
         crops, thumbs = [], []
