@@ -75,8 +75,8 @@ test-full: lint native
 	  { echo "$$(git describe --always --dirty 2>/dev/null || echo no commit), $$(date -u +%F), $$($(BIN)/python -V), $$(nproc) CPUs:" \
 	      "make test-full PARTS=$$part"; \
 	    $(BIN)/python -m pytest --no-header -m full --timeout=7200 --durations=10 tests/$$part; \
-	  } | sed -u "s|$(CURDIR)|.|g" | tee build/test-full.txt || failed+=("$$part"); \
-	  mv build/test-full.txt docs/test-full/$$part.txt; \
+	  } | sed -u "s|$(CURDIR)|.|g" | tee build/test-full-$$part.txt || failed+=("$$part"); \
+	  mv build/test-full-$$part.txt docs/test-full/$$part.txt; \
 	done; \
 	(( $${#failed[@]} == 0 )) || { echo "failed: $${failed[*]}"; exit 1; }
 
