@@ -197,7 +197,8 @@ class StepBatches(Dataset[Batch]):
     def _plain_or(self, scene: Pixels, rng: np.random.Generator) -> Pixels:
         """The scene, or now and then a plain one of its size."""
         if self._config.plain > 0 and rng.random() < self._config.plain:
-            return plain_scene(*scene.shape[:2], rng)
+            height, width = scene.shape[:2]
+            return plain_scene(height, width, rng)
         return scene
 
     def _unpaired_crops(self, step: int, stream: int, pick: Picker[Path]) -> Crops:
