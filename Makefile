@@ -74,7 +74,7 @@ test-full: lint native
 	@mkdir -p docs/test-full build; failed=(); for part in $(PARTS); do \
 	  { echo "$$(git describe --always --dirty 2>/dev/null || echo no commit), $$(date -u +%F), $$($(BIN)/python -V), $$(nproc) CPUs:" \
 	      "make test-full PARTS=$$part"; \
-	    $(BIN)/python -m pytest --no-header -m full --timeout=7200 --durations=10 tests/$$part; \
+	    $(BIN)/python -u -m pytest --no-header -m full --timeout=7200 --durations=10 tests/$$part; \
 	  } | sed -u "s|$(CURDIR)|.|g" | tee build/test-full-$$part.txt || failed+=("$$part"); \
 	  mv build/test-full-$$part.txt docs/test-full/$$part.txt; \
 	done; \
