@@ -200,12 +200,12 @@ class OpenVinoLane : public Lane {
     int in_a_row_ = 0;
 };
 
-// The one core of this process, never destroyed. On CPUs with AMX the CPU plugin gives the thread that loads it a stack
-// of its own for signals and unmaps it when the last core goes (OpenVINO 2026.4): where another thread closes the
-// model, the next signal to the first one would be a segmentation fault.
+// The one core of this process, which goes when the process ends. On CPUs with AMX the CPU plugin gives the thread that
+// loads it a stack of its own for signals and unmaps it with the last core (OpenVINO 2026.4): were that core a model's,
+// and closed by another thread, the next signal to the first one would be a segmentation fault.
 ov::Core &shared_core() {
-    static ov::Core *const core = new ov::Core;
-    return *core;
+    static ov::Core core;
+    return core;
 }
 
 class OpenVinoBackend : public Backend {
