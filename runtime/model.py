@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 from typing import Any, Literal, Protocol, overload
 
 import numpy as np
@@ -64,8 +65,8 @@ class Derainer(Protocol):
 class Model:
     """An open model: call it with a frame; close it, or use it in a ``with`` block.
 
-    One model may be called from several threads: the calls then run one after the other, each on all of the model's
-    threads, which is the fastest order on a CPU.
+    One model may be called from several threads. On a CPU the calls then run one after the other, each on all of the
+    model's threads, which is the fastest order; TensorRT has an execution context for each thread.
     """
 
     def __init__(self, backend: Backend, reason: str) -> None:
@@ -75,8 +76,10 @@ class Model:
         self.backend_reason = reason
         backend.open()
         self.device = f"{backend.device}, {backend.threads} threads"
-        self._buffers: PortBuffers | None = None
-        self._lock = threading.Lock()
+        # One call at a time, and one set of buffers; or, where calls go side by side, one for each thread.
+        side_by_side = backend.context_per_thread
+        self._turn: AbstractContextManager[Any] = nullcontext() if side_by_side else threading.Lock()
+        self._own: Any = threading.local() if side_by_side else SimpleNamespace()
 
     @property
     def backend(self) -> Backend:
@@ -114,10 +117,10 @@ class Model:
         height, width = frame.shape[:2]
         clean = np.empty((height, width, 3), np.uint8) if out is None else _usable_out(out, frame)
         rain = np.empty((height, width), np.float32) if attention else None
-        with self._lock:
-            if self._buffers is None or self._buffers.size != (height, width):
-                self._buffers = PortBuffers(self.card, self._backend.path, height, width)
-            buffers = self._buffers
+        with self._turn:
+            buffers: PortBuffers | None = getattr(self._own, "buffers", None)
+            if buffers is None or buffers.size != (height, width):
+                buffers = self._own.buffers = PortBuffers(self.card, self._backend.path, height, width)
             inputs, outputs = buffers.bind(frame, clean, rain)
             self._backend.infer(inputs, outputs)
             buffers.finish(outputs, clean, rain)
@@ -125,9 +128,9 @@ class Model:
 
     def close(self) -> None:
         """Give the backend's memory back; closing twice does nothing."""
-        with self._lock:
+        with self._turn:
             self._backend.close()
-            self._buffers = None
+            self._own = type(self._own)()
 
     def __enter__(self) -> Model:
         return self

@@ -136,7 +136,7 @@ def run(step: Step, seconds: float, folder: Path) -> str:
         make_video(clip, width, height, length)
         arguments += ["--input", str(clip)]
     temporary = folder / target.name
-    command = [sys.executable, "-m", "derain", "bench", *arguments, "--seconds", f"{seconds:.0f}"]
+    command = [sys.executable, "-m", "derain", "bench", *arguments, "--seconds", f"{max(1.0, seconds):.0f}"]
     try:
         done = subprocess.run(
             [*command, "--json", str(temporary)], cwd=ROOT, check=False, capture_output=True, text=True,

@@ -28,8 +28,9 @@ DEFAULT_SLOTS = 3
 
 @dataclass(frozen=True)
 class Ticket:
-    """A frame on its way; hand it to :meth:`DeviceRunner.collect` once."""
+    """A frame on its way; hand it to :meth:`DeviceRunner.collect` of ``runner`` once."""
 
+    runner: DeviceRunner
     slot: int
     serial: int
 
@@ -108,7 +109,7 @@ class DeviceRunner:
                 slot.busy = False
                 raise
             self._serial += 1
-            ticket = Ticket(index, self._serial)
+            ticket = Ticket(self, index, self._serial)
             self._tickets[index] = ticket
             return ticket
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import ModuleType
 from typing import ClassVar
 
@@ -19,18 +21,37 @@ from derain.runtime.engine.kernels import kernel_store
 from derain.runtime.engine.record import EngineRecord
 from derain.runtime.engine.toolkit import Toolkit, ToolkitName, import_toolkit
 
+_log = logging.getLogger("derain.engine")
+_MOST_CONTEXTS = 4  # each has scratch memory, and the memory of three frames
+
 
 class OpenPlan:
-    """A deserialised plan and its runner."""
+    """A deserialised plan and its runners: each thread has one of its own, with a context, streams and slots.
+
+    The runner of a thread that has ended goes to the next new one. Where there are :data:`_MOST_CONTEXTS`, or the GPU
+    has no memory for another, a thread takes turns with others in the first.
+    """
 
     def __init__(self, cuda: CudaApi, engine: DeviceEngine) -> None:
         self._cuda = cuda
         self._engine = engine
+        self._lock = threading.Lock()
         try:
-            self.runner = DeviceRunner(cuda, engine)
+            self._runners = [DeviceRunner(cuda, engine)]
         except BaseException:
             self._close_engine()
             raise
+        self._of: dict[threading.Thread, DeviceRunner] = {threading.current_thread(): self._runners[0]}
+
+    @property
+    def runner(self) -> DeviceRunner:
+        """That of the calling thread."""
+        me = threading.current_thread()
+        with self._lock:
+            if me not in self._of:
+                self._of = {thread: runner for thread, runner in self._of.items() if thread.is_alive()}
+                self._of[me] = self._free() or self._another()
+            return self._of[me]
 
     def infer(self, inputs: Buffers, outputs: Buffers) -> None:
         """One frame, in and out."""
@@ -38,10 +59,25 @@ class OpenPlan:
 
     def close(self) -> None:
         """Give everything back."""
-        try:
-            self.runner.close()
-        finally:
-            self._close_engine()
+        with self._lock, ExitStack() as stack:
+            stack.callback(self._close_engine)
+            for runner in self._runners:
+                stack.callback(runner.close)
+
+    def _free(self) -> DeviceRunner | None:
+        """A runner whose thread has ended."""
+        taken = set(self._of.values())
+        return next((runner for runner in self._runners if runner not in taken), None)
+
+    def _another(self) -> DeviceRunner:
+        if len(self._runners) < _MOST_CONTEXTS:
+            try:
+                self._runners.append(DeviceRunner(self._cuda, self._engine))
+            except BackendError as error:
+                _log.warning("Threads share an execution context: %s", error)
+            else:
+                return self._runners[-1]
+        return self._runners[0]
 
     def _close_engine(self) -> None:
         with self._cuda.current():
@@ -76,6 +112,7 @@ class EngineBackend(Backend):
 
     toolkit_name: ClassVar[ToolkitName]
     extra = "tensorrt"
+    context_per_thread = True
     cuda: CudaApi | None = None
     record: EngineRecord
     """Of the engine in use; set by :meth:`open`."""
@@ -98,22 +135,22 @@ class EngineBackend(Backend):
         return f"{toolkit} on {driver.gpus[0].name if driver.gpus else 'no GPU'}"
 
     def submit(self, inputs: Buffers) -> Ticket:
-        """Begin one inference; up to three may be under way. See :meth:`DeviceRunner.submit`."""
+        """Begin one inference; up to three of each thread may be under way. See :meth:`DeviceRunner.submit`."""
         return self.runner.submit(inputs)
 
     def collect(self, ticket: Ticket, outputs: Buffers) -> None:
-        """Take the results of an inference. See :meth:`DeviceRunner.collect`."""
-        self.runner.collect(ticket, outputs)
+        """Take the results of an inference, of whichever thread. See :meth:`DeviceRunner.collect`."""
+        self._require_open()
+        ticket.runner.collect(ticket, outputs)
 
     @property
     def runner(self) -> DeviceRunner:
-        """The runner, for frames in flight and for device memory.
+        """The calling thread's runner, for frames in flight and for device memory.
 
         Raises:
             BackendError: closed.
         """
-        if not self._open:
-            raise BackendError(f"The backend '{self.name}' is closed", fix="Open it again, or load the model again")
+        self._require_open()
         return self._plan.runner
 
     def _open_impl(self) -> None:
@@ -140,6 +177,10 @@ class EngineBackend(Backend):
 
     def _infer_impl(self, inputs: Buffers, outputs: Buffers) -> None:
         self._plan.infer(inputs, outputs)
+
+    def _require_open(self) -> None:
+        if not self._open:
+            raise BackendError(f"The backend '{self.name}' is closed", fix="Open it again, or load the model again")
 
     def _require_engine_ports(self) -> None:
         tensors = self._plan.runner.tensors.values()

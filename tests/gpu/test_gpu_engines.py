@@ -8,6 +8,7 @@ prints the device, and for each test what was measured. Nothing here has been ru
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,24 @@ def test_frames_in_flight_overlap(engine_backend: type[EngineBackend], path: Pat
         print(
             f"\n1920x1080, copies included: {alone * 10:.2f} ms a frame alone, {together * 10:.2f} ms with 3 in flight"
         )
+
+
+def test_threads_have_contexts_of_their_own(engine_backend: type[EngineBackend], path: Path) -> None:
+    """Each thread's frames are its own, at sizes that differ; what several threads gain is reported."""
+    with derain.load(path, backend=engine_backend.name) as model:
+
+        def work(number: int) -> None:
+            pictures = [frame(240, 320 + 16 * number, seed) for seed in range(4)]
+            for index in range(100):
+                assert close(model(pictures[index % 4]), expected(pictures[index % 4]))
+
+        for threads in (1, 4, 4):
+            with ThreadPoolExecutor(threads) as pool:
+                begin = time.perf_counter()
+                for done in [pool.submit(work, number) for number in range(threads)]:
+                    done.result()
+                spent = time.perf_counter() - begin
+            print(f"\n320x240 and wider, checked on the CPU: {threads * 100 / spent:.0f} frames/s of {threads} threads")
 
 
 def test_memory_does_not_grow(engine_backend: type[EngineBackend], cuda: CudaPython, path: Path) -> None:

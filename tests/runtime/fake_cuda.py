@@ -9,6 +9,8 @@ and streams are never given out again and any use of them fails; what is not giv
 
 from __future__ import annotations
 
+import functools
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -68,6 +70,24 @@ class Graph:
     works: list[tuple[str, Callable[[], None], Spans, Spans]]
 
 
+def thread_safe(kind: type[Any]) -> type[Any]:
+    """Class decorator: one call at a time, as the driver keeps its books; ``current`` is each thread's own affair."""
+    for name, method in list(vars(kind).items()):
+        if callable(method) and not name.startswith("_") and name != "current":
+            setattr(kind, name, _one_at_a_time(method))
+    return kind
+
+
+def _one_at_a_time(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def locked(self: FakeCuda, *arguments: Any, **options: Any) -> Any:
+        with self._lock:
+            return method(self, *arguments, **options)
+
+    return locked
+
+
+@thread_safe
 class FakeCuda:
     """Implements :class:`derain.runtime.backends.cuda_api.CudaApi`."""
 
@@ -89,7 +109,8 @@ class FakeCuda:
         self._over: set[Work] = set()  # work the host has waited for
         self._failures: dict[str, list[tuple[int, str]]] = {}
         self._counts: dict[str, int] = {}
-        self.depth = 0
+        self._current = threading.local()
+        self._lock = threading.RLock()
         self.lost = False
 
     # ---- what tests do -------------------------------------------------------------------------------------------
@@ -125,11 +146,16 @@ class FakeCuda:
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        self.depth += 1
+        self._current.depth = self.depth + 1
         try:
             yield
         finally:
-            self.depth -= 1
+            self._current.depth -= 1
+
+    @property
+    def depth(self) -> int:
+        """How many times the context is current in this thread."""
+        return int(getattr(self._current, "depth", 0))
 
     def allocate(self, size: int) -> int:
         self._enter("allocate")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ class Machine:
         self.cuda = FakeCuda()
         self.driver = driver("RTX 3060", (8, 6), (13, 0))
         self.deserialised: list[bytes] = []
+        self.made: list[FakeEngine] = []
         self.refuse: list[bytes] = []
         self.function = network
 
@@ -51,7 +53,8 @@ class Machine:
         assert plan[:4] == b"vtrt"  # a real plan of the real builder
         self.deserialised.append(plan)
         low, high = (1, 16, 16), (1, 96, 128)
-        return FakeEngine(self.cuda, self.function, smallest=low, largest=high)
+        self.made.append(FakeEngine(self.cuda, self.function, smallest=low, largest=high))
+        return self.made[-1]
 
 
 @pytest.fixture
@@ -271,24 +274,70 @@ def test_frames_in_flight_through_the_backend(machine: Machine, path: Path) -> N
         backend.submit({"frame": frame()[None]})
 
 
-def test_several_threads_get_their_own_frames(machine: Machine, path: Path) -> None:
+def in_threads(count: int, work: Callable[[int], None]) -> None:
+    """Side by side: each is at work before the first one ends."""
     problems: list[BaseException] = []
+    together = threading.Barrier(count)
+
+    def run(number: int) -> None:
+        try:
+            together.wait(30)
+            work(number)
+            together.wait(30)
+        except BaseException as error:
+            problems.append(error)
+            together.abort()
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert problems == []
+
+
+@pytest.mark.parametrize(("threads", "contexts"), [(1, 2), (3, 4), (6, 4)])
+def test_threads_have_contexts_of_their_own_up_to_four(
+    machine: Machine, path: Path, threads: int, contexts: int
+) -> None:
+    """The opening thread has one; sizes differ from thread to thread, and nobody gets another one's picture."""
     with derain.load(path, backend="tensorrt-rtx") as model:
 
-        def work(seed: int) -> None:
-            try:
-                for index in range(5):
-                    picture = frame(seed=seed * 10 + index)
-                    np.testing.assert_array_equal(model(picture), expected(picture))
-            except BaseException as error:
-                problems.append(error)
+        def work(number: int) -> None:
+            for index in range(5):
+                picture = frame(40 + 2 * number, 60, seed=number * 10 + index)
+                np.testing.assert_array_equal(model(picture), expected(picture))
 
-        threads = [threading.Thread(target=work, args=(seed,)) for seed in range(3)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    assert problems == []
+        in_threads(threads, work)
+        assert machine.made[-1].contexts == contexts
+        in_threads(threads, work)  # new threads, which take what the first ones left
+        assert machine.made[-1].contexts == contexts
+    machine.cuda.require_clean()
+
+
+def test_a_thread_for_which_there_is_no_memory_takes_turns(
+    machine: Machine, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with derain.load(path, backend="tensorrt-rtx") as model:
+        model(frame())
+        machine.cuda.fail("create_stream", "cudaErrorMemoryAllocation", 2)
+
+        def work(number: int) -> None:
+            np.testing.assert_array_equal(model(frame(seed=number)), expected(frame(seed=number)))
+
+        in_threads(2, work)
+        assert machine.made[-1].contexts == 2
+        assert "share an execution context" in caplog.text
+    machine.cuda.require_clean()
+
+
+def test_a_frame_is_collected_by_another_thread_than_submitted_it(machine: Machine, path: Path) -> None:
+    with tensorrt_gpu.TensorRtRtx(path, card_of(profile=SIZES)) as backend:
+        assert isinstance(backend, tensorrt_gpu.TensorRtRtx)
+        ticket = backend.submit({"frame": frame()[None]})
+        outputs = {"derained": np.empty((1, 48, 64, 3), np.uint8), "attention": np.empty((1, 48, 64), np.float32)}
+        in_threads(1, lambda number: backend.collect(ticket, outputs))
+        np.testing.assert_array_equal(outputs["derained"][0], expected(frame()))
 
 
 def test_auto_takes_the_gpu_where_there_is_one(machine: Machine) -> None:
