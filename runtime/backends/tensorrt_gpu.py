@@ -14,7 +14,7 @@ from derain.runtime.backends.base import Backend, Buffers, register
 from derain.runtime.backends.cuda_api import CudaApi
 from derain.runtime.backends.cuda_python import CudaPython, import_runtime
 from derain.runtime.backends.device_runner import DeviceRunner, Ticket
-from derain.runtime.backends.engine_api import DeviceEngine
+from derain.runtime.backends.engine_api import DeviceEngine, TensorInfo
 from derain.runtime.backends.tensorrt_engine import TensorRtEngine
 from derain.runtime.engine.driver import Driver, probe_driver
 from derain.runtime.engine.kernels import kernel_store
@@ -41,7 +41,12 @@ class OpenPlan:
         except BaseException:
             self._close_engine()
             raise
-        self._of: dict[threading.Thread, DeviceRunner] = {threading.current_thread(): self._runners[0]}
+        self._of: dict[threading.Thread, DeviceRunner] = {}
+
+    @property
+    def tensors(self) -> list[TensorInfo]:
+        """Inputs and outputs of the engine."""
+        return list(self._runners[0].tensors.values())
 
     @property
     def runner(self) -> DeviceRunner:
@@ -65,7 +70,7 @@ class OpenPlan:
                 stack.callback(runner.close)
 
     def _free(self) -> DeviceRunner | None:
-        """A runner whose thread has ended."""
+        """A runner that no thread has used yet, or whose thread has ended."""
         taken = set(self._of.values())
         return next((runner for runner in self._runners if runner not in taken), None)
 
@@ -183,7 +188,7 @@ class EngineBackend(Backend):
             raise BackendError(f"The backend '{self.name}' is closed", fix="Open it again, or load the model again")
 
     def _require_engine_ports(self) -> None:
-        tensors = self._plan.runner.tensors.values()
+        tensors = self._plan.tensors
         try:
             self.require_ports(
                 {tensor.name: tensor.dtype for tensor in tensors if tensor.is_input},
