@@ -44,6 +44,12 @@ def test_a_stray_picture_does_not_move_it_far() -> None:
     assert 0.01 < half / 2 < 0.04
 
 
+def test_a_missed_shower_counts_twice_a_false_alarm() -> None:
+    half = half_between([0.01, *[0.1] * 7], [*[0.001] * 7, 0.02])
+    assert half is not None
+    assert 0.001 < half / 2 < 0.01
+
+
 @pytest.mark.parametrize(
     ("rainy", "dry"),
     [

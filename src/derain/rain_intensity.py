@@ -14,6 +14,7 @@ USUAL_HALF = 0.006
 # over a grid of cells tells them apart better than the mean of the map does (docs/pipelines.md).
 _CELLS = 6
 _WET_SHARE = 2.0  # the intensity that parts rain from dry weather is 1 / (1 + this), a third
+_MISSED_COUNTS = 2.0  # a missed shower leaves rain in the picture, a false alarm only costs time
 
 
 def typical_cell(rain: NDArray[np.float32]) -> float:
@@ -40,8 +41,8 @@ def intensity(rain: NDArray[np.float32], half: float = USUAL_HALF) -> float:
 def half_between(rainy: Sequence[float], dry: Sequence[float]) -> float | None:
     """The scale at which an intensity of one third tells a model's rainy pictures from its dry ones best.
 
-    That is where the share of rainy pictures below and that of dry ones above have the smallest sum (Youden's index);
-    where several values do, the middle of them on a logarithmic scale.
+    That is where twice the share of rainy pictures below and the share of dry ones above have the smallest sum
+    (Youden's index, but that a missed picture counts twice); where several do, their middle on a logarithmic scale.
 
     Args:
         rainy, dry: typical cells of pictures of either kind.
@@ -56,7 +57,8 @@ def half_between(rainy: Sequence[float], dry: Sequence[float]) -> float | None:
     if len(values) < 2:
         return None
     between = np.sqrt(values[1:] * values[:-1])
-    wrong = (np.asarray(rainy) < between[:, None]).mean(axis=1) + (np.asarray(dry) >= between[:, None]).mean(axis=1)
+    missed = (np.asarray(rainy) < between[:, None]).mean(axis=1)
+    wrong = _MISSED_COUNTS * missed + (np.asarray(dry) >= between[:, None]).mean(axis=1)
     best = np.flatnonzero(wrong <= wrong.min() + 1e-12)
     limit = np.sqrt(values[best[0]] * values[best[-1] + 1]) if wrong.min() < 1 else None
     return None if limit is None else float(limit * _WET_SHARE)
