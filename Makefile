@@ -2,7 +2,7 @@
 #
 #   make demo [INPUT=my.mp4]   derain a clip that the demo makes itself, or yours; needs neither torch nor a compiler
 #   make test                  style, types, quick tests, the C++ build and its tests (under 20 minutes on 2 cores)
-#   make test-full [PARTS=...]  the long tests (matrices, sanitizers, soaks, browsers), by folder of tests/; the last
+#   make test-full [PARTS=a]   the long tests (matrices, sanitizers, soaks, browsers), by folder of tests/; the last
 #                              result of each is kept in docs/test-full. Some hours: one folder at a time, PARTS=native
 #   make lint                  style and types only
 #   make native                build libderain into build/native and run its tests

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace, TracebackType
 from typing import Any, Literal, Protocol, overload
@@ -62,6 +63,38 @@ class Derainer(Protocol):
         """Give the memory back."""
 
 
+class Turns:
+    """Calls one at a time or side by side, and what must be alone: it waits for those under way, and others for it."""
+
+    def __init__(self, side_by_side: bool) -> None:
+        self._side_by_side = side_by_side
+        self._free = threading.Condition()
+        self._calls = 0
+
+    @contextmanager
+    def call(self) -> Iterator[None]:
+        """A call."""
+        if not self._side_by_side:
+            with self.alone():
+                yield
+            return
+        with self._free:
+            self._calls += 1
+        try:
+            yield
+        finally:
+            with self._free:
+                self._calls -= 1
+                self._free.notify_all()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Nothing else meanwhile."""
+        with self._free:
+            self._free.wait_for(lambda: self._calls == 0)
+            yield
+
+
 class Model:
     """An open model: call it with a frame; close it, or use it in a ``with`` block.
 
@@ -78,7 +111,7 @@ class Model:
         self.device = f"{backend.device}, {backend.threads} threads"
         # One call at a time, and one set of buffers; or, where calls go side by side, one for each thread.
         side_by_side = backend.context_per_thread
-        self._turn: AbstractContextManager[Any] = nullcontext() if side_by_side else threading.Lock()
+        self._turns = Turns(side_by_side)
         self._own: Any = threading.local() if side_by_side else SimpleNamespace()
 
     @property
@@ -117,7 +150,7 @@ class Model:
         height, width = frame.shape[:2]
         clean = np.empty((height, width, 3), np.uint8) if out is None else _usable_out(out, frame)
         rain = np.empty((height, width), np.float32) if attention else None
-        with self._turn:
+        with self._turns.call():
             buffers: PortBuffers | None = getattr(self._own, "buffers", None)
             if buffers is None or buffers.size != (height, width):
                 buffers = self._own.buffers = PortBuffers(self.card, self._backend.path, height, width)
@@ -127,8 +160,8 @@ class Model:
         return clean if rain is None else (clean, rain)
 
     def close(self) -> None:
-        """Give the backend's memory back; closing twice does nothing."""
-        with self._turn:
+        """Give the backend's memory back, when calls of other threads are over; closing twice does nothing."""
+        with self._turns.alone():
             self._backend.close()
             self._own = type(self._own)()
 

@@ -42,9 +42,9 @@ class Backend(ABC):
     extra: ClassVar[str]
     """The extra of derain that installs the package."""
     most_lanes: ClassVar[int] = 1
+    """How many lanes it can be opened with."""
     context_per_thread: ClassVar[bool] = False
     """Whether :meth:`infer` may be called by several threads at once, which then go side by side."""
-    """How many lanes it can be opened with."""
 
     def __init__(self, path: Path, card: ModelCard, threads: int | None = None, lanes: int = 1) -> None:
         from derain.runtime.backends.threads import default_threads

@@ -59,6 +59,7 @@ def half_between(rainy: Sequence[float], dry: Sequence[float]) -> float | None:
     between = np.sqrt(values[1:] * values[:-1])
     missed = (np.asarray(rainy) < between[:, None]).mean(axis=1)
     wrong = _MISSED_COUNTS * missed + (np.asarray(dry) >= between[:, None]).mean(axis=1)
+    if wrong.min() >= 1:
+        return None
     best = np.flatnonzero(wrong <= wrong.min() + 1e-12)
-    limit = np.sqrt(values[best[0]] * values[best[-1] + 1]) if wrong.min() < 1 else None
-    return None if limit is None else float(limit * _WET_SHARE)
+    return float(np.sqrt(values[best[0]] * values[best[-1] + 1]) * _WET_SHARE)

@@ -13,7 +13,7 @@ from small_network import SmallNetwork
 
 from derain.errors import ExportError
 from derain.export.exporter import Exported
-from derain.export.fold import repeated_weights, share_weights
+from derain.export.fold import constant_maps, repeated_weights, share_weights
 from derain.export.matrix import rewrite_products
 from derain.export.operators import SUPPORTED, check_operators
 from derain.export.shapes import plain_shapes
@@ -62,6 +62,32 @@ def test_share_weights_merges_copies() -> None:
     assert share_weights(model) == 1
     assert list(model.graph.node[0].input) == ["a", "a", "c"]
     assert [tensor.name for tensor in model.graph.initializer] == ["a", "c"]
+
+
+def test_constant_maps_are_made_and_not_stored() -> None:
+    """A state of one value goes; a weight of one value, a small constant and a map of two values stay."""
+    initializers = [
+        numpy_helper.from_array(values.astype(np.float32), name)
+        for name, values in {
+            "state": np.full((1, 1, 64, 64), 0.5),
+            "network.weight": np.zeros((1, 1, 64, 64)),
+            "small": np.ones((1, 1, 1, 1)),
+            "map": np.arange(4096).reshape(1, 1, 64, 64),
+        }.items()
+    ]
+    node = helper.make_node("Sum", ["x", *(tensor.name for tensor in initializers)], ["y"])
+    ports = [helper.make_tensor_value_info(name, 1, [1, 1, 64, 64]) for name in "xy"]
+    graph = helper.make_graph([node], "g", ports[:1], ports[1:], initializer=initializers)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    given = {"x": np.random.default_rng(0).random((1, 1, 64, 64), np.float32)}
+    before = onnxruntime.InferenceSession(model.SerializeToString()).run(None, given)[0]
+    assert constant_maps(model) == 1
+    onnx.checker.check_model(model, full_check=True)
+    stored = {tensor.name for tensor in model.graph.initializer}
+    assert stored == {"network.weight", "small", "map", "map_1x1x64x64"}
+    after = onnxruntime.InferenceSession(model.SerializeToString()).run(None, given)[0]
+    np.testing.assert_array_equal(after, before)
+    assert constant_maps(model) == 0
 
 
 def test_nodes_are_named_after_layers(exports: Exports) -> None:

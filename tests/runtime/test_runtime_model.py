@@ -11,8 +11,9 @@ import pytest
 from standin import Form, card_of, expected, save_model
 
 import derain
-from derain.card import CARD_KEY, Geometry, Profile
+from derain.card import CARD_KEY, Geometry, Profile, read_card
 from derain.errors import BackendError, FrameError, ModelFileError, UsageError
+from derain.runtime.backends.onnxruntime_cpu import OnnxRuntimeCpu
 from derain.runtime.model import Model
 
 
@@ -190,3 +191,39 @@ def test_unknown_names(standin: Path) -> None:
         derain.load("nosuchmodel")
     with pytest.raises(UsageError, match="no backend 'abacus'"):
         derain.load(standin, backend="abacus")
+
+
+def test_calls_side_by_side_are_over_before_a_model_closes(tmp_path: Path) -> None:
+    """Two threads meet in the backend, a third closes: the backend stays open until both have their picture."""
+    met, go_on, events = threading.Barrier(3), threading.Event(), []
+
+    class SideBySide(OnnxRuntimeCpu):
+        context_per_thread = True
+
+        def _infer_impl(self, inputs: Any, outputs: Any) -> None:
+            met.wait(30)
+            assert go_on.wait(30)
+            super()._infer_impl(inputs, outputs)
+            events.append("inferred")
+
+        def _close_impl(self) -> None:
+            events.append("closed")
+            super()._close_impl()
+
+    path = save_model(tmp_path / "m.onnx")
+    model = Model(SideBySide(path, read_card(path), 1), "the test's choice")
+    picture = np.full((24, 32, 3), 90, np.uint8)
+    calls = [threading.Thread(target=model, args=(picture,)) for _ in range(2)]
+    for call in calls:
+        call.start()
+    met.wait(30)
+    closing = threading.Thread(target=model.close)
+    closing.start()
+    closing.join(0.2)
+    assert closing.is_alive()
+    go_on.set()
+    for thread in (*calls, closing):
+        thread.join(30)
+    assert events == ["inferred", "inferred", "closed"]
+    with pytest.raises(BackendError, match="closed"):
+        model(picture)
