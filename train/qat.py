@@ -28,12 +28,18 @@ from derain.train.networks.reparam import BranchedConv
 
 _OPERATORS = {
     "conv2d": "Conv",
+    "linear": "Conv",  # of one pixel, in the file
     "matmul": "MatMul",
     "__matmul__": "MatMul",
     "add": "Add",
     "__add__": "Add",
     "add_": "Add",
     "__iadd__": "Add",
+    "mul": "Mul",
+    "__mul__": "Mul",
+    "__rmul__": "Mul",
+    "mul_": "Mul",
+    "__imul__": "Mul",
 }
 _STEPS = 127
 
@@ -144,7 +150,7 @@ class _Rounding(TorchFunctionMode):
         by = self._divided.get(name)
         for position, magnitude in enumerate(largest):
             inputs[position] = _round_divided(inputs[position], magnitude, by)
-        if largest and func.__name__ == "conv2d":
+        if largest and func.__name__ in ("conv2d", "linear"):
             inputs[1] = _round_weights(inputs[1], by)
         if name in self._half:
             inputs = [_round_half(value) if isinstance(value, Tensor) else value for value in inputs]
@@ -166,8 +172,13 @@ def _round_divided(x: Tensor, largest: float, by: Tensor | None) -> Tensor:
     """:func:`round_activation` of channels that the INT8 file divides by factors, (1, C, 1, 1), before it rounds."""
     if by is None:
         return round_activation(x, largest)
-    by = by.to(x)
+    by = _along_channels(by, x)
     return round_activation(x / by, largest) * by
+
+
+def _along_channels(by: Tensor, x: Tensor) -> Tensor:
+    """(1, C, 1, 1) for what has channels in its second dimension and as many dimensions as ``x``."""
+    return by.to(x).view(1, -1, *[1] * (x.ndim - 2))
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -181,15 +192,15 @@ class _StraightThrough(torch.autograd.Function):
 
 
 def _round_weights(weights: Tensor, by: Tensor | None) -> Tensor:
-    """Each output channel of (O, I, h, w) to 255 values about zero, the largest of them its largest weight.
+    """Each output channel of (O, I, h, w) or (O, I) to 255 values about zero, the largest of them its largest weight.
 
     The file's weights are multiplied by what its input channels were divided by; what output channels are divided by
     goes into their scale, and changes nothing.
     """
     with torch.no_grad():
-        factor = torch.ones_like(weights[:1, :, :1, :1]) if by is None else by.to(weights)
+        factor = weights.new_ones(1) if by is None else _along_channels(by, weights)
         stored = weights * factor
-        scale = stored.abs().amax((1, 2, 3), keepdim=True) / _STEPS
+        scale = stored.abs().amax(tuple(range(1, stored.ndim)), keepdim=True) / _STEPS
         scale = torch.where(scale > 0, scale, torch.ones_like(scale))
         rounded = (stored / scale).round().clamp(-_STEPS, _STEPS) * scale / factor
     result: Tensor = _StraightThrough.apply(weights, rounded)  # type: ignore[no-untyped-call]

@@ -95,12 +95,15 @@ def _int8_file(network: Any, frames: list[Frame], kept: frozenset[str], path: Pa
     path.write_bytes(quantized.SerializeToString())
 
 
-def _differences(network: Any, path: Path, frame: Frame) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """What the file's picture differs by from the fake-quantized network's, and from the plain one's."""
+def _expect_equal(network: Any, path: Path, frame: Frame) -> None:
+    """The file gives the picture of the fake-quantized network, and not that of the plain one."""
     found = Runner(onnx.load(str(path)), read_card(path))(frame).astype(np.int64)
     plain = run_module(network, frame)[0].astype(np.int64)
     fake_quantize(network, read_ranges(path))
-    return np.abs(run_module(network, frame)[0] - found), np.abs(plain - found)
+    difference = np.abs(run_module(network, frame)[0] - found)
+    assert np.abs(plain - found).mean() > 0.1
+    assert difference.max() <= 1
+    assert (difference > 0).mean() <= 0.001
 
 
 def test_a_small_network_equals_its_int8_file(tmp_path: Path) -> None:
@@ -124,16 +127,17 @@ def test_a_small_network_equals_its_int8_file(tmp_path: Path) -> None:
     assert ranges.outputs
     assert "generator/stage/first/Conv.2" not in ranges.inputs
     assert any(entry.outputs for entry in ranges.equalized)
-    difference, lost = _differences(network, path, frames[0])
-    assert lost.mean() > 0.1
-    assert difference.max() <= 1
-    assert (difference > 0).mean() <= 0.001
+    _expect_equal(network, path, frames[0])
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("recipe", EDGE_SIZES)
-def test_every_system_at_edge_size_rounds_alike(recipe: str, tmp_path: Path) -> None:
-    """With scales as they come, sums round differently and levels flip here and there; but far less than INT8 costs."""
+def test_every_system_at_edge_size_equals_its_int8_file(recipe: str, tmp_path: Path) -> None:
+    """Attention over channels and products between recurrences are rounded too.
+
+    With scales as they come an untrained network tells nothing: sums that round otherwise flip levels, and a flip in an
+    early layer is a quarter of what INT8 costs at the end.
+    """
     from derain.train.recipe import parse_recipe, read_recipe_text
     from derain.train.systems import find_system
 
@@ -141,11 +145,11 @@ def test_every_system_at_edge_size_rounds_alike(recipe: str, tmp_path: Path) -> 
     torch.manual_seed(0)
     network: Any = find_system(parsed.system)(parsed.system_config()).derainer.eval()
     _spread(network)
+    _snap(network)
     frames = [scene(seed, 96, 128)[0] for seed in range(2)]
     path = tmp_path / "int8.onnx"
-    _int8_file(network, frames, frozenset(), path, snap=False)
-    difference, lost = _differences(network, path, frames[1])
-    assert difference.mean() < 0.2 * lost.mean()
+    _int8_file(network, frames, frozenset(), path, snap=True)
+    _expect_equal(network, path, frames[1])
 
 
 @pytest.fixture
