@@ -89,7 +89,9 @@ def test_a_compiled_run_in_bfloat16_stays_beside_the_plain_one(
     for one, other in zip(*told, strict=True):
         assert one.keys() == other.keys()
         for name, value in one.items():
-            assert other[name] == pytest.approx(value, rel=0.05, abs=2e-3), name
+            # Ten times a log-likelihood, whose zero means nothing.
+            most = 2e-2 if name == "mixture" else 2e-3
+            assert other[name] == pytest.approx(value, rel=0.05, abs=most), name
 
 
 def test_a_missing_compiler_is_one_clear_error(

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from derain.train.networks.blocks import widen
+
 
 def lsgan(scores: Sequence[Tensor], target: float, weights: Sequence[float] | None = None) -> Tensor:
     """Least-squares GAN loss ``mean((score - target)^2)``, summed over heads with ``weights`` (all 1 when None)."""
@@ -15,7 +17,7 @@ def lsgan(scores: Sequence[Tensor], target: float, weights: Sequence[float] | No
         raise ValueError(f"{len(scores)} score maps, {len(weights)} weights")
     total = scores[0].new_zeros((), dtype=torch.float32)
     for score, weight in zip(scores, weights, strict=True):
-        total = total + weight * ((score.float() - target) ** 2).mean()
+        total = total + weight * ((widen(score) - target) ** 2).mean()
     return total
 
 
@@ -38,6 +40,6 @@ def lsgan_labels(scores: Sequence[Tensor], labels: Tensor, weights: Sequence[flo
     total = scores[0].new_zeros((), dtype=torch.float32)
     for score, label, weight in zip(scores, labels.unbind(1), weights, strict=True):
         known = ~label.isnan()
-        errors = ((score.float() - label.nan_to_num()[:, None, None, None]) ** 2).mean((1, 2, 3))
+        errors = ((widen(score) - label.nan_to_num()[:, None, None, None]) ** 2).mean((1, 2, 3))
         total = total + weight * (errors * known).mean()
     return total

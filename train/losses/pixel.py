@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
+from derain.train.networks.blocks import widen
+
 
 def l1(a: Tensor, b: Tensor) -> Tensor:
     """Mean absolute difference."""
@@ -24,7 +26,7 @@ def log_mse(a: Tensor, b: Tensor, floor: float = 1e-5) -> Tensor:
     Every picture counts for its own decibels (Chen et al., HINet, CVPRW 2021). A mean over pixels instead lets a few
     foggy pictures, whose errors are a hundred times larger, drown the rest.
     """
-    squared = (a.float() - b.float()).square().flatten(1).mean(1)
+    squared = (widen(a) - widen(b)).square().flatten(1).mean(1)
     return 10 * torch.log10(squared + floor).mean()
 
 

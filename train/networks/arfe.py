@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from derain.train.networks.blocks import RectifiedBlock, conv3, init_he, local_discrepancy
+from derain.train.networks.blocks import RectifiedBlock, conv3, init_he, local_discrepancy, widen
 
 TOKEN_SIDE = 8
 _TOKEN_POOL = 4
@@ -145,8 +145,8 @@ class Arfe(nn.Module):
             keep, write, candidate, show = self.gates(torch.cat([x, h], dim=1)).chunk(4, dim=1)
             cell = torch.sigmoid(keep) * cell + torch.sigmoid(write) * torch.tanh(candidate)
             h = torch.sigmoid(show) * torch.tanh(cell)
-            mask = torch.sigmoid(self.head(self.attention(self.blocks(h))).float()).to(picture.dtype)
-        return mask.float()
+            mask = torch.sigmoid(widen(self.head(self.attention(self.blocks(h))))).to(picture.dtype)
+        return widen(mask)
 
 
 def receptive_field(config: ArfeConfig) -> int | None:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from derain.train.networks.blocks import conv3, init_he, zero_init
+from derain.train.networks.blocks import conv3, init_he, widen, zero_init
 
 GRID = 4
 DILATIONS = (1, 1, 2, 4, 8, 16, 1, 1)
@@ -138,11 +138,11 @@ class Drfn(nn.Module):
             assert attention is not None
             x = torch.cat([x, attention.to(x.dtype)], dim=1)
         coarse, fine = self.trunk(x)
-        out = self.tail(fine).float()
+        out = widen(self.tail(fine))
         if self.haze is not None:
             return self._physical(rainy, coarse, out, self.haze)
         if self.affine is not None:
-            maps = _enlarge(self.affine(coarse).float())
+            maps = _enlarge(widen(self.affine(coarse)))
             gain = torch.exp(maps[:, :3].clamp(*_GAIN_LOG_RANGE)) - 1
             return rainy + (rainy * gain + maps[:, 3:] - out), None
         return (rainy + out, None) if self.residual == "add" else (out * 0.5 + 0.5, None)
@@ -151,12 +151,12 @@ class Drfn(nn.Module):
     def _physical(rainy: Tensor, coarse: Tensor, out: Tensor, haze: _Haze) -> tuple[Tensor, PhysicalParts]:
         parts = PhysicalParts(
             streaks=F.softplus(out - 3.0),
-            transmission=torch.sigmoid(_enlarge(haze.transmission(coarse).float())),
-            airlight=torch.sigmoid(haze.air(coarse.mean((2, 3))).float())[:, :, None, None],
+            transmission=torch.sigmoid(_enlarge(widen(haze.transmission(coarse)))),
+            airlight=torch.sigmoid(widen(haze.air(coarse.mean((2, 3)))))[:, :, None, None],
         )
         scene = invert(rainy, parts)
         detail = haze.refine(torch.cat([rainy, scene, parts.streaks, parts.transmission], dim=1))
-        return scene + detail.float(), parts
+        return scene + widen(detail), parts
 
 
 def _enlarge(maps: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from derain.train import parallel
-from derain.train.networks.blocks import conv3, zero_init
+from derain.train.networks.blocks import conv3, widen, zero_init
 
 NOISE_CHANNELS = 4
 _GRID = 4
@@ -100,11 +100,11 @@ class Rfdr(nn.Module):
 
         rain = F.interpolate(F.relu(self.rain1(code)), scale_factor=2.0, mode="bilinear", align_corners=False)
         rain = F.interpolate(F.relu(self.rain2(rain)), scale_factor=2.0, mode="bilinear", align_corners=False)
-        streaks = F.softplus(self.rain3(torch.cat([rain, e1], dim=1)).float() - 2.0)
-        haze = F.interpolate(self.fog(code).float(), scale_factor=float(_GRID), mode="bilinear", align_corners=False)
+        streaks = F.softplus(widen(self.rain3(torch.cat([rain, e1], dim=1))) - 2.0)
+        haze = F.interpolate(widen(self.fog(code)), scale_factor=float(_GRID), mode="bilinear", align_corners=False)
         transmission = torch.sigmoid(haze)
-        airlight = torch.sigmoid(self.air(e3.mean((2, 3))).float())[:, :, None, None]
+        airlight = torch.sigmoid(widen(self.air(e3.mean((2, 3)))))[:, :, None, None]
 
         unrefined = reorganise(clean, streaks, transmission, airlight, self.model)
         detail = self.refine(torch.cat([unrefined, clean, streaks, transmission], dim=1))
-        return RainParts(unrefined + detail.float(), unrefined, streaks, transmission, airlight)
+        return RainParts(unrefined + widen(detail), unrefined, streaks, transmission, airlight)

@@ -17,6 +17,7 @@ from typing_extensions import Self
 from derain.errors import DataError, UsageError
 from derain.train import losses
 from derain.train.losses.perceptual import PerceptualConfig, PerceptualLoss
+from derain.train.networks.blocks import widen
 from derain.train.networks.context import thumbnail
 from derain.train.networks.discriminators import (
     AuxiliaryDiscriminator,
@@ -264,8 +265,8 @@ class RainCycle(System):
     def _discriminate(self, batch: Batch, derained: Tensor, made: Tensor, context: StepContext) -> Losses:
         assert batch.rainy is not None
         assert batch.clean is not None
-        old_clean = self.pool_clean.exchange(derained.float(), context.generator)
-        old_rain = self.pool_rain.exchange(made.float(), context.generator)
+        old_clean = self.pool_clean.exchange(widen(derained), context.generator)
+        old_rain = self.pool_rain.exchange(widen(made), context.generator)
         clean_side = losses.lsgan_discriminator(
             self.judge_clean(batch.clean.picture), self.judge_clean(old_clean), self._clean_heads
         )
