@@ -71,8 +71,9 @@ class CellCameraGraph(CameraGraph):
         picture = padded.permute(0, 3, 1, 2) * (1.0 / _LEVELS)
         maps, streaks, attention = self.network.estimate(picture, context)
         gain, offset = self.fog(maps)
-        # In the convolutions' own order: OpenVINO keeps channels last in memory, and so permutes nothing here.
-        levels = (cells * gain + (offset + streaks)).clamp(0.0, _LEVELS).round().permute(0, 2, 3, 1)
+        # Pixel by pixel before they are rounded: OpenVINO keeps channels last in memory and permutes nothing here, and
+        # ONNX Runtime moves the permutation up through the sum, where it meets that of the cells and both vanish.
+        levels = (cells * gain + (offset + streaks)).permute(0, 2, 3, 1).clamp(0.0, _LEVELS).round()
         derained = levels.reshape(batch, rows, columns, CELL, CELL * 3).permute(0, 1, 3, 2, 4)
         derained = derained.reshape(batch, rows * CELL, columns * CELL, 3)[:, :height, :width]
         return derained.to(torch.uint8), F.pixel_shuffle(attention, CELL)[:, 0, :height, :width]
