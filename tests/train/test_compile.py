@@ -60,7 +60,11 @@ def test_the_frame_s_maximum_has_a_gradient_in_bfloat16() -> None:
 @pytest.mark.full
 @pytest.mark.parametrize("system", list(CONFIGS))
 def test_a_compiled_run_ends_with_the_same_weights(system: str, tiny_pictures: Pictures, tmp_path: Path) -> None:
-    """In float64: Adam turns the sign of a gradient that is all rounding into a whole step, whoever computed it."""
+    """In float64: Adam turns the sign of a gradient that is all rounding into a whole step, whoever computed it.
+
+    The limit is a ten-thousandth of the way that four steps go. Sums in another order stay far below it, but for layers
+    that start at zero: there rounding alone chooses the side of a kink.
+    """
     recipe = tiny_recipe(system, steps=4, validate_every=100, checkpoint_every=100)
     ends: list[dict[str, Any]] = []
     for compiled in (False, True):
@@ -68,7 +72,7 @@ def test_a_compiled_run_ends_with_the_same_weights(system: str, tiny_pictures: P
         ends.append(read_checkpoint(Trainer(recipe, tiny_pictures, tmp_path / str(compiled), machine).run()))
     for part in ("system", "derainer"):
         difference, where = largest_difference(ends[0][part], ends[1][part])
-        assert difference < 1e-8, f"{part}{where} differs by {difference}"
+        assert difference < 1e-6, f"{part}{where} differs by {difference}"
 
 
 @needs_compiler
