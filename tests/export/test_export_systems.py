@@ -30,6 +30,7 @@ RANGE = Profile(min=(1, 64, 64), opt=(1, 720, 1280), max=(2, 1080, 1920))
 FIXED = Profile(min=(1, 270, 480), opt=(1, 270, 480), max=(1, 270, 480))
 # One network of each system at edge size, and the small one; the other recipes train these same networks.
 EDGE = ("nano", "edge", "aueid-edge", "dcd-gan-edge", "derain-cyclegan-edge", "remaen-edge")
+FULL = tuple(name for name in shipped_recipes() if name.endswith("full"))
 _BYTES_BESIDE_WEIGHTS = 200_000  # nodes, their names, the card
 
 
@@ -72,9 +73,10 @@ def require_float16(model: Any, exported: Exported, capability: str) -> None:
 
 def test_each_system_has_its_edge_size_here() -> None:
     variants = {name: parse_recipe(read_recipe_text(name), name) for name in shipped_recipes()}
-    small = {recipe.system for name, recipe in variants.items() if not name.endswith("full")}
-    assert {variants[name].system for name in EDGE} == small
-    assert len(small) == 5
+    networks = {name: (recipe.system, recipe.config.get("network")) for name, recipe in variants.items()}
+    assert len({networks[name][0] for name in EDGE}) == len({networks[name][0] for name in FULL}) == 5
+    for name in set(variants) - set(EDGE) - set(FULL):
+        assert networks[name] in [networks[other] for other in EDGE], name
 
 
 @pytest.mark.parametrize("recipe", EDGE)
@@ -108,8 +110,8 @@ def test_edge_sizes_export_and_build(recipe: str) -> None:
 @pytest.mark.full
 @pytest.mark.parametrize("size", [RANGE, FIXED], ids=["dynamic", "fixed"])
 @pytest.mark.parametrize("half", [False, True], ids=["float32", "float16"])
-@pytest.mark.parametrize("recipe", shipped_recipes())
-def test_every_recipe_exports_and_builds(recipe: str, half: bool, size: Profile) -> None:
+@pytest.mark.parametrize("recipe", [*EDGE, *FULL])
+def test_every_network_exports_and_builds(recipe: str, half: bool, size: Profile) -> None:
     """For every compute capability; that no convolution is of another type, or unknown, is part of the statement."""
     _, network = trained(recipe)
     options = ExportOptions(size, half=half, tensorrt=TENSORRT)
