@@ -97,7 +97,10 @@ def train(
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's number of steps.")] = None,
     device: Annotated[Device, typer.Option(help="auto takes the GPU where there is one.")] = Device.AUTO,
-    devices: Annotated[int, typer.Option(min=1, help="How many GPUs or processes.")] = 1,
+    devices: Annotated[
+        int | None,
+        typer.Option(min=1, help="How many GPUs or processes. Default: as many as torchrun started, or one."),
+    ] = None,
     precision: Annotated[
         Precision, typer.Option(help="bf16-mixed is faster on GPUs since Ampere and CPUs with AMX.")
     ] = Precision.FULL,

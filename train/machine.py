@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,8 @@ class Machine:
 
     Attributes:
         accelerator: ``cpu``, ``cuda``, or ``auto`` for the GPU where there is one.
-        devices: GPUs, or processes on a CPU, that share each batch.
+        devices: GPUs, or processes on a CPU, that share each batch; on each machine, where torchrun started several.
+            None: as many processes as torchrun started here, or one.
         precision: ``bf16-mixed`` is two to four times faster on CPUs with AMX and on GPUs since Ampere; ``64-true`` is
             for checking gradients and that several processes follow one.
         workers: processes that make batches; 0 makes them in the training process.
@@ -28,7 +30,7 @@ class Machine:
     """
 
     accelerator: str = "auto"
-    devices: int = 1
+    devices: int | None = None
     precision: Literal["32-true", "bf16-mixed", "64-true"] = "32-true"
     threads: int | None = None
     workers: int = 1
@@ -46,17 +48,36 @@ class Machine:
         Raises:
             UsageError: there are not as many GPUs as were asked for.
         """
+        devices, nodes = self._processes()
         gpus = torch.cuda.device_count()
         wants_gpu = self.accelerator == "cuda" or (self.accelerator == "auto" and gpus > 0)
-        if wants_gpu and gpus < self.devices:
+        if wants_gpu and gpus < devices:
             found = "no GPU" if gpus == 0 else f"{gpus} GPU{'s' if gpus > 1 else ''}"
             raise UsageError(
-                f"PyTorch {torch.__version__} sees {found} here, and {self.devices} should train",
+                f"PyTorch {torch.__version__} sees {found} here, and {devices} should train",
                 fix="Use --device cpu or fewer --devices, or install the PyTorch build of this machine's CUDA",
             )
-        fabric = Fabric(accelerator=self.accelerator, devices=self.devices, precision=self.precision)
+        fabric = Fabric(accelerator=self.accelerator, devices=devices, num_nodes=nodes, precision=self.precision)
         fabric.launch()
         return fabric
+
+    def _processes(self) -> tuple[int, int]:
+        """How many processes share each batch on this machine, and how many machines there are.
+
+        A process of torchrun that thought itself alone would write the same run as its sisters.
+
+        Raises:
+            UsageError: torchrun started another number of them.
+        """
+        if "TORCHELASTIC_RUN_ID" not in os.environ:
+            return self.devices or 1, 1
+        started = int(os.environ["LOCAL_WORLD_SIZE"])
+        if self.devices not in (None, started):
+            raise UsageError(
+                f"torchrun started {started} processes on this machine, and --devices says {self.devices}",
+                fix="Leave --devices out under torchrun, or give both the same number",
+            )
+        return started, int(os.environ["WORLD_SIZE"]) // started
 
     def compile_networks(self, system: System) -> None:
         """Have the networks of a system compiled when they first run, where that was asked for.

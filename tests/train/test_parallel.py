@@ -14,6 +14,7 @@ import pytest
 import torch
 from tiny import CONFIGS, tiny_recipe
 
+from derain.errors import UsageError
 from derain.train import parallel
 from derain.train.checkpoint import read_checkpoint
 from derain.train.data.folders import gather
@@ -41,7 +42,7 @@ def train(recipe: str, data: str, out: str, rank: int, world: int, port: int) ->
         )
     folder = Path(data)
     pictures = gather([folder / "rainy"], [folder / "clean"], [folder / "pairs"])
-    machine = Machine(accelerator="cpu", devices=world, precision="64-true", workers=0, threads=1)
+    machine = Machine(accelerator="cpu", precision="64-true", workers=0, threads=1)
     Trainer(recipe, pictures, Path(out), machine).run()
 
 
@@ -103,6 +104,13 @@ def test_all_processes_stop_when_one_is_asked_to(tiny_folders: Path, tmp_path: P
         time.sleep(0.01)
     started[1].terminate()
     assert 5 <= finish(started, tmp_path)["step"] < 100_000
+
+
+def test_another_number_than_that_of_torchrun_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"TORCHELASTIC_RUN_ID": "test", "LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "4"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match="started 2 processes on this machine, and --devices says 3"):
+        Machine("cpu", devices=3).launch()
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, rank: int, count: int) -> None:
