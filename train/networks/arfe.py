@@ -50,8 +50,8 @@ def frame_tokens(h: Tensor) -> Tensor:
     return F.avg_pool2d(fine, _FINE_SIDE // TOKEN_SIDE)
 
 
-class PooledSimilarity(nn.Module):
-    """Non-local attention of every pixel to the frame's 8x8 tokens: linear in the number of pixels."""
+class Similarity(nn.Module):
+    """The projections of a self-similarity at constant width, in 1x1 convolutions."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -59,6 +59,10 @@ class PooledSimilarity(nn.Module):
         self.key = nn.Conv2d(width, width // 2, 1)
         self.value = nn.Conv2d(width, width, 1)
         self.output = nn.Conv2d(width, width, 1)
+
+
+class PooledSimilarity(Similarity):
+    """Non-local attention of every pixel to the frame's 8x8 tokens: linear in the number of pixels."""
 
     def forward(self, h: Tensor) -> Tensor:
         tokens = frame_tokens(h)
@@ -71,18 +75,11 @@ class PooledSimilarity(nn.Module):
         return out
 
 
-class WindowSimilarity(nn.Module):
+class WindowSimilarity(Similarity):
     """Attention within a 7x7 window by cosine similarity, at temperature 0.1; a neighbour outside the frame counts 0.
 
     One shift of the keys at a time: unfolding the window would hold 49 copies of the features.
     """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.query = nn.Conv2d(width, width // 2, 1)
-        self.key = nn.Conv2d(width, width // 2, 1)
-        self.value = nn.Conv2d(width, width, 1)
-        self.output = nn.Conv2d(width, width, 1)
 
     def forward(self, h: Tensor) -> Tensor:
         height, width = h.shape[2:]
