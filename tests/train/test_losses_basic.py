@@ -31,11 +31,12 @@ def test_log_mse_counts_every_picture_for_itself() -> None:
     b = torch.stack([torch.full((3, 4, 4), 0.1), torch.full((3, 4, 4), 0.01)])
     assert float(losses.log_mse(a, b, floor=0.0)) == pytest.approx(-30.0, abs=1e-4)
     assert float(losses.log_mse(a, a)) == pytest.approx(-50.0, abs=1e-4)  # the floor: equal pictures have a slope of 0
-    b.requires_grad_()
-    losses.log_mse(a, b, floor=0.0).backward()
-    assert b.grad is not None
-    strong, weak = (float(part.abs().sum()) for part in b.grad)
-    assert weak == pytest.approx(10 * strong, rel=1e-4)
+    for floor, ratio in ((0.0, 10.0), (1e-4, 10 * (0.01 + 1e-4) / 0.01 / 2)):  # at 40 dB half of the pull is left
+        b = b.detach().requires_grad_()
+        losses.log_mse(a, b, floor=floor).backward()
+        assert b.grad is not None
+        strong, weak = (float(part.abs().sum()) for part in b.grad)
+        assert weak == pytest.approx(ratio * strong, rel=1e-4)
 
 
 def test_gradient_l1_at_two_scales() -> None:

@@ -98,6 +98,16 @@ def test_a_step_without_a_cycle_trains_the_derainer_alone() -> None:
     assert all(torch.equal(a, b) for a, b in zip(rain_maker, system.rfdr.parameters(), strict=True))
 
 
+def test_a_picture_without_error_is_worth_the_ceiling() -> None:
+    """A fresh network is the identity, and of a dry pair leaves no error."""
+    for ceiling in (40.0, 50.0):
+        system = cycle("acgf edge", cycle_from=5, loss={"supervised_psnr": 1.0, "psnr_ceiling": ceiling})
+        given = batch(system)
+        assert given.paired is not None
+        given.truth = given.paired.picture
+        assert float(Steps(system).step(given)["supervised_psnr"]) == pytest.approx(-ceiling, abs=1e-3)
+
+
 def test_without_supervised_losses_no_pairs_are_asked_for() -> None:
     system = build("acgf full")
     assert system.needs(0) == (False, True)

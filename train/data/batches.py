@@ -50,8 +50,8 @@ class BatchConfig(BaseModel):
         default=0.0,
         ge=0,
         le=1,
-        description="chance that the scene of a dry or recombined crop has nothing in it: a wall, a sky, a covered "
-        "lens; not of synthetic rain, whose fog could not be told from such a scene",
+        description="chance that the scene of a dry crop has nothing in it: a wall, a sky, a covered lens; never "
+        "under rain, as streaks on a wall cannot be told from streaks in thick fog",
     )
     unpaired_batch: int = Field(
         default=4, ge=1, le=256, description="unpaired crops of each side in a step with a cycle"
@@ -161,11 +161,11 @@ class StepBatches(Dataset[Batch]):
             rainy, clean = self._pick_pair(rng).read(self._read)
             layer = rain_layer(rainy, clean) if kind == "recombined" else None
             if layer is not None:
-                rainy, clean = recombine(layer, self._plain_or(self._scene(rng), rng), rng)
+                rainy, clean = recombine(layer, self._scene(rng), rng)
         else:
             scene = self._scene(rng)
-            if kind == "dry":
-                scene = self._plain_or(scene, rng)
+            if kind == "dry" and rng.random() < self._config.plain:
+                scene = plain_scene(scene.shape[0], scene.shape[1], rng)
             rainy = clean = _limit_pixels(scene, self._config.synthetic_pixels)
         if rng.random() < 0.5:
             rainy, clean = rainy[:, ::-1], clean[:, ::-1]
@@ -193,13 +193,6 @@ class StepBatches(Dataset[Batch]):
         """A clean picture to rain on."""
         scene = self._pick_scene(rng)
         return scene.read_clean(self._read) if isinstance(scene, Pair) else self._read(scene)
-
-    def _plain_or(self, scene: Pixels, rng: np.random.Generator) -> Pixels:
-        """The scene, or now and then a plain one of its size."""
-        if self._config.plain > 0 and rng.random() < self._config.plain:
-            height, width = scene.shape[:2]
-            return plain_scene(height, width, rng)
-        return scene
 
     def _unpaired_crops(self, step: int, stream: int, pick: Picker[Path]) -> Crops:
         crops, thumbs = [], []

@@ -21,10 +21,11 @@ def charbonnier(a: Tensor, b: Tensor, epsilon: float = 1e-3) -> Tensor:
 
 
 def log_mse(a: Tensor, b: Tensor, floor: float = 1e-5) -> Tensor:
-    """Mean over pictures of ``10 log10(mean squared error + floor)``, in dB: PSNR with its sign turned, up to 50 dB.
+    """Mean over pictures of ``10 log10(mean squared error + floor)``, in dB: PSNR with its sign turned.
 
     Every picture counts for its own decibels (Chen et al., HINet, CVPRW 2021). A mean over pixels instead lets a few
-    foggy pictures, whose errors are a hundred times larger, drown the rest.
+    foggy pictures, whose errors are a hundred times larger, drown the rest. It stops at ``-10 log10(floor)``, 50 dB; a
+    picture whose error is ``floor`` pulls half as hard as without one.
     """
     squared = (widen(a) - widen(b)).square().flatten(1).mean(1)
     return 10 * torch.log10(squared + floor).mean()

@@ -8,6 +8,7 @@ from the rainy side only. Structure: ACGF's figure; losses: SYSTEMS.md 1.7. Pair
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from pydantic import Field, model_validator
@@ -38,6 +39,9 @@ class CycleLosses(SystemConfig):
 
     supervised: float = Field(default=10.0, ge=0, description="Charbonnier on pairs")
     supervised_psnr: float = Field(default=0.0, ge=0, description="minus PSNR on pairs, each picture for itself")
+    psnr_ceiling: float = Field(
+        default=50.0, ge=10, le=100, description="dB near which a picture is good enough, and its PSNR counts no more"
+    )
     supervised_gradient: float = Field(default=5.0, ge=0, description="multi-scale gradient L1 on pairs")
     supervised_ssim: float = Field(default=0.0, ge=0, description="1 - SSIM on pairs")
     supervised_attention: float = Field(default=1.0, ge=0, description="attention against the known rain strength")
@@ -189,7 +193,7 @@ class RainCycle(System):
         terms = {"supervised_attention": weights.supervised_attention * losses.l1(attention, target)}
         pictures: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
             "supervised": losses.charbonnier,
-            "supervised_psnr": losses.log_mse,
+            "supervised_psnr": partial(losses.log_mse, floor=10 ** (-weights.psnr_ceiling / 10)),
             "supervised_gradient": losses.gradient_l1,
             "supervised_ssim": losses.one_minus_ssim,
         }
