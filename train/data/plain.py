@@ -11,7 +11,7 @@ import numpy as np
 from derain.train.data.pairs import Pixels
 
 _GREY = 0.6  # share of those without colour
-_UNEVEN = (0.3, 20.0)  # standard deviation of the light over the picture, levels of 255
+_UNEVEN = (0.3, 45.0)  # standard deviation of the light over the picture, levels of 255
 _GRAIN = 3.0  # levels of 255, the strongest
 
 

@@ -54,25 +54,26 @@ class MultiScaleBlock(nn.Module):
 
 
 class ConvGru(nn.Module):
-    """A convolutional GRU. Gates in the order update, candidate, reset: without a state yet, the first two suffice."""
+    """A convolutional GRU. Without a state yet there is nothing to reset: update and candidate suffice.
+
+    The reset gate is a layer of its own, so that an exported file, whose first round has no state, holds no part of a
+    layer a second time.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.width = width
-        self.from_input = conv3(width, 3 * width)
-        self.from_state = conv3(width, 2 * width)
+        self.from_input = conv3(width, 2 * width)  # update, candidate
+        self.reset_from_input = conv3(width, width)
+        self.from_state = conv3(width, 2 * width)  # update, reset
         self.candidate = conv3(width, width)
 
     def forward(self, x: Tensor, state: Tensor | None) -> Tensor:
+        update, candidate = self.from_input(x).chunk(2, dim=1)
         if state is None:
-            weight, bias = self.from_input.weight[: 2 * self.width], self.from_input.bias
-            assert bias is not None
-            update, candidate = F.conv2d(x, weight, bias[: 2 * self.width], padding=1).chunk(2, dim=1)
             return torch.sigmoid(update) * torch.tanh(candidate)
-        update, candidate, reset = self.from_input(x).chunk(3, dim=1)
         state_update, state_reset = self.from_state(state).chunk(2, dim=1)
         z = torch.sigmoid(update + state_update)
-        r = torch.sigmoid(reset + state_reset)
+        r = torch.sigmoid(self.reset_from_input(x) + state_reset)
         n = torch.tanh(candidate + self.candidate(r * state))
         return (1 - z) * state + z * n
 
