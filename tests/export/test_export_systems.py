@@ -117,8 +117,8 @@ def test_every_network_exports_and_builds(recipe: str, half: bool, size: Profile
     options = ExportOptions(size, half=half, tensorrt=TENSORRT)
     card = build(network, None, options).card
     assert card.parity is not None
-    # The operator of a normalization without weights has ones and zeros for them: 896 numbers in DCD-GAN's generator.
-    assert card.cost.parameters <= weights_of(network) + 1000
+    # The operators of a normalization without weights have ones and zeros for them: up to 1792 numbers in DCD-GAN's.
+    assert card.cost.parameters <= weights_of(network) + 2000
     if TENSORRT:
         statement = card.parity.verified_with[-1]
         assert "unknown" not in statement
