@@ -150,7 +150,7 @@ class _Rounding(TorchFunctionMode):
         by = self._divided.get(name)
         for position, magnitude in enumerate(largest):
             inputs[position] = _round_divided(inputs[position], magnitude, by)
-        if largest and func.__name__ in ("conv2d", "linear"):
+        if largest and _OPERATORS[func.__name__] == "Conv":
             inputs[1] = _round_weights(inputs[1], by)
         if name in self._half:
             inputs = [_round_half(value) if isinstance(value, Tensor) else value for value in inputs]

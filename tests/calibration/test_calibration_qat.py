@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,10 @@ from tiny_model import CONVOLUTIONS, scene, write_pairs
 from typer.testing import CliRunner
 
 from derain.calibration.describe_model import set_card
-from derain.calibration.equalize import Equalizing, Group, find_equalizing, find_groups
+from derain.calibration.equalize import Equalizing, Group, find_groups
 from derain.calibration.layers import find_layers, tensors_of
 from derain.calibration.qdq import quantize, quantized_convolutions
-from derain.calibration.ranges import Ranges, channel_magnitudes, collect
+from derain.calibration.ranges import Ranges, collect
 from derain.calibration.session import Runner, feed_of
 from derain.card import Calibration, Precision, TrainedRanges, read_card
 from derain.cli import app
@@ -68,25 +67,23 @@ def _powers(group: Group) -> NDArray[np.float64]:
     return np.where(np.arange(group.channels) == 0, 2.0, np.where(np.arange(group.channels) % 2, 1.0, 0.5))
 
 
-def _int8_file(network: Any, frames: list[Frame], kept: frozenset[str], path: Path, snap: bool) -> None:
-    """Export a copy and put Q/DQ into it; what is kept stays in float32, as float16 sums depend on the machine."""
+def _int8_file(network: Any, frames: list[Frame], kept: frozenset[str], path: Path) -> None:
+    """Export a copy and put Q/DQ into it, at scales that are powers of two, so that sums are exact.
+
+    What is kept stays in float32, as float16 sums depend on the machine.
+    """
     folded = copy.deepcopy(network)
     fold_branches(folded)
     exported = build(folded, None, ExportOptions(make_profile()))
     model, card = exported.model, exported.card
     layers = find_layers(model, card.name)
     feeds = lambda: (feed_of(card, frame) for frame in frames)  # noqa: E731
-    if snap:
-        equalizing = Equalizing(tuple((group, _powers(group)) for group in find_groups(model)))
-    else:
-        equalizing = find_equalizing(model, tensors_of(model, layers), partial(channel_magnitudes, frames=feeds))
+    equalizing = Equalizing(tuple((group, _powers(group)) for group in find_groups(model)))
     assert equalizing.changes
     model = equalizing.apply(model)
     ranges = collect(model, tensors_of(model, layers), feeds, "minmax")
-    if snap:
-        powers = {name: 127 * 2.0 ** np.ceil(np.log2(most / 127)) for name, most in ranges.largest.items()}
-        ranges = Ranges("minmax", powers)
-    quantized = quantize(model, layers, ranges, kept, half=False)
+    powers = {name: 127 * 2.0 ** np.ceil(np.log2(most / 127)) for name, most in ranges.largest.items()}
+    quantized = quantize(model, layers, Ranges("minmax", powers), kept, half=False)
     record = Calibration(
         selection="", frames=[], max_drop=0, checked=1, paired=0, drop=0, worst_drop=0, worst_frame="", mean_shift=0,
         banding=0, clipped_low=0, clipped_high=0, equalized=equalizing.record(model, layers),
@@ -121,7 +118,7 @@ def test_a_small_network_equals_its_int8_file(tmp_path: Path) -> None:
     _snap(network)
     frames = [scene(seed)[0] for seed in range(2)]
     path = tmp_path / "small.int8.onnx"
-    _int8_file(network, frames, frozenset({"generator/stage/first/Conv.2"}), path, snap=True)
+    _int8_file(network, frames, frozenset({"generator/stage/first/Conv.2"}), path)
     ranges = read_ranges(path)
     assert ranges.inputs["extractor/stage/gate/Conv"] != ranges.inputs["extractor/stage/gate/Conv.2"]
     assert ranges.outputs
@@ -148,7 +145,7 @@ def test_every_system_at_edge_size_equals_its_int8_file(recipe: str, tmp_path: P
     _snap(network)
     frames = [scene(seed, 96, 128)[0] for seed in range(2)]
     path = tmp_path / "int8.onnx"
-    _int8_file(network, frames, frozenset(), path, snap=True)
+    _int8_file(network, frames, frozenset(), path)
     _expect_equal(network, path, frames[1])
 
 

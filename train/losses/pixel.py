@@ -51,8 +51,7 @@ def one_minus_ssim(a: Tensor, b: Tensor) -> Tensor:
     """1 - SSIM, Wang's 11x11 Gaussian of sigma 1.5, the mean over every pixel with mirrored borders (torchmetrics)."""
     # Not in mixed precision: a variance that is a difference of two means would be noise in bf16.
     with torch.autocast(a.device.type, enabled=False):
-        wide = torch.promote_types(a.dtype, torch.float32)
-        value = structural_similarity_index_measure(a.to(wide), b.to(wide), data_range=1.0)
+        value = structural_similarity_index_measure(widen(a), widen(b), data_range=1.0)
     assert isinstance(value, Tensor)
     return 1 - value
 
