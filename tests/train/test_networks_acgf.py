@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from pydantic import ValidationError
 from tiny_systems import pictures, scramble
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -113,12 +114,21 @@ def test_a_coarse_grid_and_stages_of_their_own_cost_what_they_say(rainy: Tensor)
     assert coarse_count == count + sum(layers)
     # Each layer works on the 1/8 grid; the stage's two convolutions run twice.
     assert coarse_kmac == pytest.approx(kmac + (32 * 64 * 9 + 4 * 64 * 64 * 9 + 64 * 128) / 64 / 1000)
+    alone_count, alone_kmac = size(coarse_width=64, coarse_stages=2, generator_stages=0)
+    assert alone_count == coarse_count - stage
+    assert alone_kmac == pytest.approx(coarse_kmac - 3 * 2 * 32 * 32 * 9 / 16 / 1000)
 
 
-def test_a_coarse_grid_is_silent_at_first_and_sees_as_far_as_declared() -> None:
+def test_a_generator_without_any_stage_is_refused() -> None:
+    with pytest.raises(ValidationError, match="coarse_width"):
+        EdgeConfig(generator_stages=0)
+
+
+@pytest.mark.parametrize("stages", [0, 1])
+def test_a_coarse_grid_is_silent_at_first_and_sees_as_far_as_declared(stages: int) -> None:
     config = EdgeConfig.model_validate(
-        {"extractor_width": 8, "extractor_stages": 1, "generator_width": 8, "generator_stages": 1, "trunk": "shared"}
-        | {"coarse_width": 16, "fog_width": 4}
+        {"extractor_width": 8, "extractor_stages": 1, "generator_width": 8, "generator_stages": stages}
+        | {"coarse_width": 16, "fog_width": 4, "trunk": "shared"}
     )
     network = EdgeDerainer(config).double()
     picture = pictures(1, 3, 512).double()

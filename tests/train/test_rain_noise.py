@@ -21,6 +21,7 @@ BOUNDS = {
     "drizzle": ((30.0, 44.0), (0.95, 1.0)),
     "medium": ((21.0, 31.0), (0.86, 1.0)),
     "heavy": ((16.0, 25.0), (0.84, 1.0)),
+    "specks": ((22.0, 34.0), (0.8, 1.0)),
     "sheet": ((17.0, 28.0), (0.65, 0.98)),
     "rain_fog": ((12.0, 21.0), (0.35, 0.65)),
     "fog_only": ((14.0, 27.0), (0.45, 0.75)),
@@ -155,6 +156,28 @@ def test_coverage_and_length_do_what_they_say() -> None:
 
     assert correlation(6.0) < 0.1
     assert correlation(60.0) > 0.5
+
+
+def test_beads_darken_places_along_a_streak_and_only_there() -> None:
+    def layer(beads: float) -> np.ndarray:
+        few = _layer(length=60.0, length_spread=0.0, coverage=0.05, beads=beads)
+        return draw_streaks((300, 300), few, np.random.default_rng(4))
+
+    even, beaded = layer(0.0), layer(0.9)
+    wet = even > 0.05
+    np.testing.assert_array_equal(beaded[even == 0.0], 0.0)
+    kept = beaded[wet] / even[wet]
+    assert kept.max() <= 1.0 + 1e-5
+    assert kept.mean() == pytest.approx(1.0 - 0.9 / 2, abs=0.05)
+    assert kept.std() > 0.1
+
+
+def test_wide_short_drops_are_round_and_soft() -> None:
+    """A drop stopped in flight and out of focus is as soft above and below as to its sides."""
+    single = _layer(length=2.0, length_spread=0.0, width=3.0, coverage=0.02, brightness_spread=0.1)
+    streaks = draw_streaks((200, 200), single, np.random.default_rng(1))
+    across, along = (float(np.abs(np.diff(streaks, axis=axis)).mean()) for axis in (1, 0))
+    assert along == pytest.approx(across, rel=0.15)
 
 
 def test_convergence_fans_the_streaks_out() -> None:

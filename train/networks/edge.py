@@ -10,8 +10,9 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from derain.train.deployable import CellDeployable, CellEstimate, DeployableSpec
 from derain.train.networks.blocks import (
@@ -43,7 +44,9 @@ class EdgeConfig(BaseModel):
     extractor_stages: int = Field(default=4, ge=1, le=16)
     extractor_stage: Literal["gated", "residual"] = "gated"
     generator_width: int = Field(default=64, ge=8, le=256)
-    generator_stages: int = Field(default=2, ge=1, le=16)
+    generator_stages: int = Field(
+        default=2, ge=0, le=16, description="on the 1/4 grid; 0: the stages on the 1/8 grid are all there is"
+    )
     generator_weights: Literal["shared", "own"] = Field(
         default="shared", description="shared: the generator's stages are turns of one; own: each has its weights"
     )
@@ -62,6 +65,12 @@ class EdgeConfig(BaseModel):
     reparam: Reparam = Field(
         default="none", description="stages train with repvgg or ecbsr branches, which are folded for deployment"
     )
+
+    @model_validator(mode="after")
+    def _has_a_stage(self) -> Self:
+        if not self.generator_stages and not self.coarse_width:
+            raise ValueError("generator_stages = 0 needs a coarse_width: the generator would have no stage at all")
+        return self
 
 
 def stem(width: int, kernel: int) -> nn.Conv2d:
@@ -148,7 +157,7 @@ class EdgeGenerator(nn.Module):
         self.coarse: CoarseStages | None = None
         if config.coarse_width:
             self.coarse = CoarseStages(width, config.coarse_width, config.coarse_stages, config.reparam)
-        self.stage = ResidualStage(width, config.reparam)
+        self.stage = ResidualStage(width, config.reparam) if self.repeats else None
         self.later = nn.ModuleList(ResidualStage(width, config.reparam) for _ in range(self.repeats - 1 if own else 0))
         self.fog = nn.Sequential(conv3(width, config.fog_width), nn.LeakyReLU(LEAK), nn.Conv2d(config.fog_width, 6, 1))
         self.tail = conv3(width, 3 * GRID * GRID)
@@ -170,8 +179,9 @@ class EdgeGenerator(nn.Module):
             base = features
         h0 = base + self.guide(attention)
         h = h0 if self.coarse is None else h0 + self.coarse(h0)
-        for stage in (self.stage, *(self.later or [self.stage] * (self.repeats - 1))):
-            h = stage(h, h0)
+        if self.stage is not None:
+            for stage in (self.stage, *(self.later or [self.stage] * (self.repeats - 1))):
+                h = stage(h, h0)
         fog = widen(self.fog(F.avg_pool2d(h, _FOG_POOL))) + affine
         log_gain = fog[:, :3].clamp(*GAIN_LOG_RANGE)
         return torch.cat([torch.exp(log_gain) - 1.0, fog[:, 3:]], dim=1), self.tail(h)

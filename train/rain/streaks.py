@@ -29,6 +29,8 @@ class StreakLayer:
         brightness: brightness of a typical drop, in units of full white.
         brightness_spread: shape of the gamma distribution of the drops' brightness is ``1 / brightness_spread**2``.
         convergence: how far the streaks fan out across the picture, as perspective does; 0 keeps them parallel.
+        beads: how much of its light a streak loses in the darkest places along it, from 0 (even) to 1: drops swing as
+            they fall, and what they mirror changes on the way.
     """
 
     coverage: float
@@ -39,6 +41,7 @@ class StreakLayer:
     brightness: float
     brightness_spread: float
     convergence: float
+    beads: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -128,10 +131,23 @@ def draw_streaks(shape: tuple[int, int], layer: StreakLayer, rng: np.random.Gene
     fall = fall[: frame.rows]
     np.maximum(fall, 0.0, out=fall)  # the running sum leaves rounding errors of either sign
 
+    if layer.beads:
+        fall *= _beads(fall.shape, layer, step, rng)
     soft = max(1, round(0.3 * layer.length / step))
-    along = np.full(soft, 1.0 / soft, dtype=np.float32)
+    ends = _profile(layer.width / step)  # a drop out of focus is soft on all sides
+    along = np.convolve(np.full(soft, 1.0 / soft), ends / ends.sum()).astype(np.float32)
     fall = cv2.sepFilter2D(fall, cv2.CV_32F, _profile(layer.width), along, borderType=cv2.BORDER_REFLECT)
     return frame.to_picture(fall)
+
+
+def _beads(shape: tuple[int, int], layer: StreakLayer, step: float, rng: np.random.Generator) -> NDArray[np.float32]:
+    """What each place along a streak keeps of its light, (rows, columns) from ``1 - beads`` to 1."""
+    rows, columns = shape
+    period = max(2.0, layer.length * rng.uniform(0.1, 0.5)) / step
+    across = max(1.0, 3.0 * layer.width)  # a streak is dark over its whole width
+    knots = rng.random((max(2, math.ceil(rows / period)), max(2, math.ceil(columns / across))), dtype=np.float32)
+    kept = cv2.resize(knots, (columns, rows), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(1.0 - np.float32(layer.beads) * kept, dtype=np.float32)
 
 
 def draw_veil(shape: tuple[int, int], layer: VeilLayer, rng: np.random.Generator) -> NDArray[np.float32]:

@@ -22,6 +22,8 @@ __all__ = ["NoiseRain", "NoiseRainConfig", "RainSample", "Synthesiser", "degrade
 REFERENCE_HEIGHT = 321
 """Height in pixels of the pictures (BSD) whose streak lengths the table of regimes gives."""
 
+_DEEPEST = 0.6  # largest standard deviation of the logarithm of the layers' nearness: near drops are long and wide
+
 
 @dataclass(frozen=True)
 class NoiseRainConfig:
@@ -129,19 +131,22 @@ class NoiseRain:
         brightness = rng.uniform(*regime.brightness)
         coverage = rng.uniform(*regime.coverage)
         shares = rng.dirichlet(np.full(count, 2.0))
+        deep = rng.uniform(0.0, _DEEPEST) if rng.random() < 0.5 else 0.0
         for share in shares:
-            length = scale * math.exp(rng.uniform(math.log(regime.length[0]), math.log(regime.length[1])))
+            nearness = math.exp(rng.normal(0.0, deep))
+            length = nearness * scale * math.exp(rng.uniform(math.log(regime.length[0]), math.log(regime.length[1])))
             streaks += draw_streaks(
                 shape,
                 StreakLayer(
                     coverage=coverage * float(share),
                     length=length,
                     length_spread=rng.uniform(0.1, 0.7),
-                    width=rng.uniform(*regime.width) * max(1.0, scale) ** 0.7,
+                    width=rng.uniform(*regime.width) * max(1.0, nearness * scale) ** 0.7,
                     angle=angle + rng.normal(0.0, spread),
-                    brightness=brightness * rng.uniform(0.5, 1.3),
+                    brightness=brightness * rng.uniform(0.5, 1.3) / max(1.0, nearness) ** 0.5,
                     brightness_spread=rng.uniform(0.3, 1.0),
                     convergence=rng.uniform(-0.12, 0.12) if rng.random() < 0.25 else 0.0,
+                    beads=rng.uniform(0.2, 1.0) if rng.random() < 0.3 else 0.0,
                 ),
                 rng,
             )
@@ -193,14 +198,14 @@ def _near_drops(
 ) -> NDArray[np.float32]:
     """A few drops close to the camera: wide, faint, out of focus; so smooth that a quarter of the size will do."""
     quarter = (max(4, shape[0] // 4), max(4, shape[1] // 4))
-    width = scale * rng.uniform(0.6, 1.8)
+    width = scale * rng.uniform(0.5, 2.0)
     layer = StreakLayer(
-        coverage=rng.uniform(0.005, 0.06),
-        length=scale * rng.uniform(2.0, 20.0),
+        coverage=rng.uniform(0.005, 0.12),
+        length=scale * math.exp(rng.uniform(math.log(2.0), math.log(50.0))),
         length_spread=0.3,
         width=width,
         angle=angle + rng.normal(0.0, 3.0),
-        brightness=brightness * rng.uniform(0.3, 0.9),
+        brightness=brightness * rng.uniform(0.2, 0.9),
         brightness_spread=rng.uniform(0.3, 0.8),
         convergence=0.0,
     )
