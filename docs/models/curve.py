@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from derain.files import atomic_path
 
 FOLDER = Path(__file__).parent
-# Runs between two of them that lie in another model's folder: before which log, and whose folder.
-BETWEEN = {"edge": ("6-every-rain", "edge-rain100l"), "nano": ("5-every-rain", "nano-rain100l")}
+# Runs between two of them that lie in another model's folder: before which log, whose folder, how many of its runs.
+BETWEEN = {"edge": ("6-every-rain", "edge-rain100l", 2), "nano": ("5-every-rain", "nano-rain100l", 2)}
 
 
 def main(name: str) -> None:
@@ -25,11 +25,10 @@ def main(name: str) -> None:
     begin = 0
     logs = [(path, path.stem.replace("-", " ")) for path in sorted((FOLDER / name).glob("*.jsonl"))]
     if name in BETWEEN:
-        before, other = BETWEEN[name]
+        before, other, count = BETWEEN[name]
         at = [path.stem for path, _ in logs].index(before)
-        logs[at:at] = [
-            (path, f"{other}: {path.stem.replace('-', ' ')}") for path in sorted((FOLDER / other).glob("*.jsonl"))
-        ]
+        lent = sorted((FOLDER / other).glob("*.jsonl"))[:count]
+        logs[at:at] = [(path, f"{other}: {path.stem.replace('-', ' ')}") for path in lent]
     for path, label in logs:
         rounds = [json.loads(line) for line in path.read_text().splitlines()]
         gains = [entry["psnr"] - entry["input_psnr"] for entry in rounds]
