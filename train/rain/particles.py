@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from derain.errors import UsageError
 from derain.train.rain.degradation import RainSample, check_clean
+from derain.train.rain.draws import log_uniform
 from derain.train.rain.drops import (
     LARGEST_DIAMETER,
     MARSHALL_PALMER_N0,
@@ -284,19 +285,15 @@ class ParticleRain:
         config = self.config
         storm = replace(
             config.storm,
-            rain_rate=_log_uniform(config.rain_rate, rng),
-            exposure=_log_uniform(config.exposure, rng),
+            rain_rate=log_uniform(config.rain_rate, rng),
+            exposure=log_uniform(config.exposure, rng),
             wind=config.wind * rng.triangular(-1.0, 0.0, 1.0),
             aperture=rng.uniform(*config.aperture),
-            focus=_log_uniform(config.focus, rng),
+            focus=log_uniform(config.focus, rng),
             field_of_view=rng.uniform(*config.field_of_view),
-            backlight=_log_uniform(config.backlight, rng),
+            backlight=log_uniform(config.backlight, rng),
             mist=rng.uniform(*config.mist) if rng.random() < 0.5 else 0.0,
             horizon=rng.uniform(*config.horizon),
-            scene_distance=_log_uniform(config.scene_distance, rng),
+            scene_distance=log_uniform(config.scene_distance, rng),
         )
         return ParticleStorm((clean.shape[0], clean.shape[1]), storm, rng).sample(clean, 0.0)
-
-
-def _log_uniform(bounds: tuple[float, float], rng: np.random.Generator) -> float:
-    return math.exp(rng.uniform(math.log(bounds[0]), math.log(bounds[1])))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from derain.errors import UsageError
 from derain.train.rain import camera
 from derain.train.rain.degradation import RainSample, Synthesiser, check_clean, degrade
+from derain.train.rain.draws import log_uniform
 from derain.train.rain.fog import draw_airlight, draw_transmission
 from derain.train.rain.regimes import REGIMES, Regime
 from derain.train.rain.streaks import StreakLayer, VeilLayer, draw_streaks, draw_veil
@@ -134,7 +135,7 @@ class NoiseRain:
         deep = rng.uniform(0.0, _DEEPEST) if rng.random() < 0.5 else 0.0
         for share in shares:
             nearness = math.exp(rng.normal(0.0, deep))
-            length = nearness * scale * math.exp(rng.uniform(math.log(regime.length[0]), math.log(regime.length[1])))
+            length = nearness * scale * log_uniform(regime.length, rng)
             streaks += draw_streaks(
                 shape,
                 StreakLayer(
@@ -201,7 +202,7 @@ def _near_drops(
     width = scale * rng.uniform(0.5, 2.0)
     layer = StreakLayer(
         coverage=rng.uniform(0.005, 0.12),
-        length=scale * math.exp(rng.uniform(math.log(2.0), math.log(50.0))),
+        length=scale * log_uniform((2.0, 50.0), rng),
         length_spread=0.3,
         width=width,
         angle=angle + rng.normal(0.0, 3.0),
